@@ -1,0 +1,23 @@
+"""polykit: any pruner × any metric × any model × any dataset.
+
+`polykit.analyze(model, dataset, …)` is the main job; `polykit.open_run(path)` looks at a saved
+one. Both are imported when first used, so that `import polykit` alone stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Run", "analyze", "open_run"]
+
+if TYPE_CHECKING:
+    from polykit.session import Run, analyze, open_run
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from polykit import session
+
+        return getattr(session, name)
+    raise AttributeError(f"module 'polykit' has no attribute {name!r}")

@@ -1,0 +1,289 @@
+"""All that a plugin author imports.
+
+A plugin package has an entry point in the group `polykit` that names a torch-free module; that
+module's hook implementations return `Entry` records, and the records name the classes by string:
+
+    from polykit.api import Entry, hookimpl
+
+    @hookimpl
+    def polykit_entries():
+        return [Entry("metric", "kurtosis", "my_package.kurtosis:Kurtosis", "How peaked …")]
+
+Importing this module imports no torch, so listing plugins stays quick.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+
+import pluggy
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import torch
+    from torch import nn
+
+    from polykit.types import (
+        At,
+        Batch,
+        Batches,
+        Candidates,
+        Column,
+        Data,
+        FeatureSpace,
+        Mask,
+        Measurement,
+        Objective,
+        Scores,
+        Subject,
+    )
+
+__all__ = [
+    "KINDS",
+    "AnyMetric",
+    "Dataset",
+    "Engine",
+    "Entry",
+    "FeatureSpacePlugin",
+    "Field",
+    "IntList",
+    "Kind",
+    "Metric",
+    "Model",
+    "Options",
+    "Pruner",
+    "SaliencyPruner",
+    "StreamingMetric",
+    "hookimpl",
+]
+
+hookimpl = pluggy.HookimplMarker("polykit")
+"""Marks a function of a plugin module as the implementation of the hook of the same name."""
+
+Kind = Literal["pruner", "metric", "dataset", "model", "feature-space", "engine", "command"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One plugin, described without importing it.
+
+    `target` is `package.module:attribute`, imported when the plugin is asked for by name. `source`
+    names the paper, section and equation. `requires` lists modules that must be importable and
+    are not among polykit's own dependencies.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    summary: str
+    source: str = ""
+    requires: tuple[str, ...] = ()
+
+
+def _split_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.replace("x", ",").split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+IntList = Annotated[tuple[int, ...], BeforeValidator(_split_list)]
+"""A list of integers; written `64,64` or `64x64` on the command line."""
+
+
+class Options(BaseModel):
+    """A plugin's options: typed fields, each with a default, a bound and a one-line description.
+
+    From these come the command line flags, `polykit plugins info`, the TOML table and the record
+    in the run. Instances are immutable. `argument` names the field that `NAME:VALUE` fills.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    argument: ClassVar[str] = ""
+
+
+class Pruner(Options, ABC):
+    """Decides which candidate elements of a network are kept."""
+
+    chooses_density: ClassVar[bool] = False
+    """True for a method that finds its own density and treats the one asked for as a wish."""
+
+    @abstractmethod
+    def prune(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        *,
+        density: float,
+        candidates: Candidates,
+        generator: torch.Generator,
+        mask: Mask | None = None,
+        train: Callable[[nn.Module, Mask], nn.Module] | None = None,
+    ) -> Mask:
+        """Return a mask over `candidates` whose density is `density` to ±1 element.
+
+        `model` is in evaluation mode and must be left as it was. `batches` are the samples that
+        may be looked at. `generator` is the only source of randomness. `mask` is where to start
+        (everything kept, if None). `train(model, mask)` gives a trained masked copy, for methods
+        that train between rounds; None where training is not possible.
+        """
+
+
+class SaliencyPruner(Pruner):
+    """A pruner that scores every element and keeps the best: implement `scores`, inherit the rest.
+
+    The rest is granularity and competition (by `Candidates` and `Scores`) and the schedule below.
+    """
+
+    schedule: Literal["oneshot", "linear", "exponential"] = Field(
+        "oneshot", description="how the density falls: at once, or over rounds"
+    )
+    rounds: int = Field(10, ge=1, le=10_000, description="rounds of an iterative schedule")
+    resurrect: bool = Field(True, description="let removed elements come back in a later round")
+
+    @abstractmethod
+    def scores(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        *,
+        candidates: Candidates,
+        mask: Mask,
+        generator: torch.Generator,
+    ) -> Scores:
+        """Return what each element is worth in the network masked by `mask`; higher is better.
+
+        Removed elements are scored too: by what they would be worth if they were put back.
+        """
+
+    def densities(self, density: float, start: float = 1.0) -> list[float]:
+        """Return the density after each round, from `start` down to exactly `density`.
+
+        `exponential` is FORCE's k_t = ⌈exp((t/T)·ln k + (1 − t/T)·ln N)⌉ as a share of N
+        (de Jorge et al. 2021, eq. 8); `linear` removes equally many elements each round.
+        """
+        if self.schedule == "oneshot":
+            return [density]
+        steps = [t / self.rounds for t in range(1, self.rounds)]
+        if self.schedule == "linear":
+            path = [start + t * (density - start) for t in steps]
+        else:
+            path = [start ** (1 - t) * density**t for t in steps]
+        return [*path, density]
+
+    def prune(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        *,
+        density: float,
+        candidates: Candidates,
+        generator: torch.Generator,
+        mask: Mask | None = None,
+        train: Callable[[nn.Module, Mask], nn.Module] | None = None,
+    ) -> Mask:
+        """Score and cut, round by round; without `resurrect` what is gone stays gone."""
+        current = candidates.full() if mask is None else mask
+        for target in self.densities(density, current.density):
+            scores = self.scores(
+                model,
+                objective,
+                batches,
+                candidates=candidates,
+                mask=current,
+                generator=generator,
+            )
+            current = (scores if self.resurrect else scores.only(current)).keep(target)
+        return current
+
+
+class AnyMetric(Options):
+    """What both kinds of metric declare."""
+
+    columns: ClassVar[dict[str, Column]] = {}
+    """Every statistic the metric reports, with its unit of measure and range."""
+
+    headline: ClassVar[str] = ""
+    """The statistic that figures and verdicts show; none if empty."""
+
+
+class Metric(AnyMetric, ABC):
+    """Measures a network without looking at samples one by one."""
+
+    @abstractmethod
+    def measure(self, subject: Subject) -> Measurement:
+        """Return the measurement of `subject`, which must be left as it was."""
+
+
+class StreamingMetric(AnyMetric, ABC):
+    """Measures over samples, chunk by chunk: one pass over the data serves all metrics of a run.
+
+    Chunks come in any size, so the result must not depend on it, and what `update` returns must
+    not grow with the number of samples.
+    """
+
+    @property
+    def reads(self) -> tuple[At, ...]:
+        """Where `Batch.activations` are read for this metric: any of pre, post, input."""
+        return ()
+
+    @property
+    def needs_outputs(self) -> bool:
+        """Whether `Batch.outputs` is needed; if no metric does, the pass may stop early."""
+        return False
+
+    @abstractmethod
+    def update(self, subject: Subject, state: Any, batch: Batch) -> Any:
+        """Return the state after one more chunk; `state` is None at the first."""
+
+    @abstractmethod
+    def finish(self, subject: Subject, state: Any) -> Measurement:
+        """Return the measurement once all chunks are in."""
+
+
+class Dataset(Options, ABC):
+    """Gives train, validation and test data."""
+
+    @abstractmethod
+    def load(self) -> Data:
+        """Read or make the data, the same each time. Raises DataError where it cannot."""
+
+
+class Model(Options, ABC):
+    """Gives a network for a dataset's shapes."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network comes with trained weights."""
+        return False
+
+    @abstractmethod
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """Return a new network; random numbers come from torch's global generator, seeded before.
+
+        Raises ModelError where the network cannot take such inputs or give such outputs.
+        """
+
+
+class FeatureSpacePlugin(Options, ABC):
+    """Builds a feature space for a dataset."""
+
+    @abstractmethod
+    def build(self, data: Data, device: torch.device) -> FeatureSpace:
+        """Return the feature space, or raise DataError where `data` has none of this kind."""
+
+
+class Engine(Options, ABC):
+    """Runs the cells of a sweep, through the standard `concurrent.futures` interface."""
+
+    @abstractmethod
+    def executor(self) -> Executor:
+        """Return a new executor; the workflow shuts it down."""

@@ -1,0 +1,1 @@
+"""What plugins stand on: capture, masking, objectives, training, seeds, devices, run store."""

@@ -1,0 +1,238 @@
+"""The run directory: cells written whole or not at all, then tables made from them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from polykit.errors import RunError
+from polykit.runtime.files import explain, read_json, write_bytes, write_json
+
+TABLES = {
+    "rows": {
+        "seed": "int64",
+        "pruner": "str",
+        "density": "float64",
+        "achieved_density": "float64",
+        "stage": "str",
+        "metric": "str",
+        "layer": "str",
+        "statistic": "str",
+        "value": "float64",
+    },
+    "units": {
+        "seed": "int64",
+        "pruner": "str",
+        "density": "float64",
+        "stage": "str",
+        "metric": "str",
+        "layer": "str",
+        "unit": "int64",
+        "statistic": "str",
+        "value": "float64",
+    },
+    "history": {
+        "seed": "int64",
+        "pruner": "str",
+        "density": "float64",
+        "phase": "str",
+        "epoch": "int64",
+        "loss": "float64",
+        "validation_loss": "float64",
+        "validation_accuracy": "float64",
+    },
+}
+"""The tidy tables of a run and their columns."""
+
+_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run as read from its directory: `run.json` and the three tidy tables."""
+
+    path: Path
+    meta: dict[str, Any]
+    rows: pd.DataFrame
+    units: pd.DataFrame
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What one cell of a sweep leaves behind: table rows, tensor files, and remarks."""
+
+    tables: Mapping[str, pd.DataFrame]
+    tensors: Mapping[str, bytes] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+class RunStore:
+    """One run directory. Cells are directories of their own, so workers need not share files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, meta: Mapping[str, Any]) -> RunStore:
+        """Make a new run directory; raise RunError if the place is taken or not writable."""
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise RunError(
+                f"{path} exists and is not empty; choose another --out, or go on with a run there: "
+                f"polykit analyze --resume {path}"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(explain(path, error)) from error
+        store = cls(path)
+        store.write_meta(meta)
+        return store
+
+    @classmethod
+    def create_in(cls, folder: Path, name: str, meta: Mapping[str, Any]) -> RunStore:
+        """Make a new run directory `name`, `name-2`, … in `folder`."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            number = 1
+            while True:
+                path = folder / (name if number == 1 else f"{name}-{number}")
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    number += 1
+        except OSError as error:
+            raise RunError(explain(folder, error)) from error
+        return cls.create(path, meta)
+
+    @classmethod
+    def open(cls, path: Path) -> RunStore:
+        """Open a run directory; raise RunError if it is not one."""
+        if not (path / "run.json").is_file():
+            raise RunError(
+                f"{path} is not a run: it has no run.json; `polykit runs list` shows runs"
+            )
+        return cls(path)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The content of `run.json`; raise RunError if it is damaged."""
+        meta = read_json(self.path / "run.json")
+        if not isinstance(meta, dict) or "status" not in meta or "config" not in meta:
+            raise RunError(f"{self.path / 'run.json'} is damaged: it does not describe a run")
+        return meta
+
+    def write_meta(self, meta: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        write_json(self.path / "run.json", dict(meta))
+
+    def cell(self, name: str) -> Path:
+        """Return the directory of a cell; raise RunError for a name that could leave the run."""
+        if not _CELL.fullmatch(name):
+            raise RunError(f"{name!r} is no cell name: letters, digits and . _ = + - only")
+        return self.path / "cells" / name
+
+    def scratch(self, name: str) -> Path:
+        """Return where a cell may keep its checkpoint until it is done."""
+        return self.cell(name).with_name(f"{name}.checkpoint")
+
+    def has(self, name: str) -> bool:
+        """Whether a cell is done."""
+        return self.cell(name).is_dir()
+
+    def write_cell(self, name: str, result: CellResult) -> None:
+        """Write a cell, whole or not at all; a cell that is there already stays."""
+        target = self.cell(name)
+        files = {f"{table}.parquet": _parquet(rows) for table, rows in result.tables.items()}
+        files |= dict(result.tensors)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
+        except OSError as error:
+            raise RunError(explain(target, error)) from error
+        try:
+            for file, content in files.items():
+                write_bytes(temporary / file, content)
+            write_json(temporary / "notices.json", list(result.notices))
+            temporary.chmod(0o755)
+            os.rename(temporary, target)
+            self.scratch(name).unlink(missing_ok=True)
+        except OSError as error:
+            if not target.is_dir():
+                raise RunError(explain(target, error)) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def read_tensors(self, name: str, file: str) -> dict[str, Tensor]:
+        """Read a safetensors file of a cell."""
+        try:
+            return load_file(self.cell(name) / file)
+        except Exception as error:
+            raise RunError(f"{self.cell(name) / file} cannot be read: {error}") from error
+
+    def notices(self, cells: Iterable[str]) -> list[str]:
+        """Remarks of the cells that are done, in order, each once."""
+        found = [
+            line
+            for name in cells
+            if self.has(name)
+            for line in read_json(self.cell(name) / "notices.json")
+        ]
+        return list(dict.fromkeys(found))
+
+    def collect(self, cells: Iterable[str]) -> None:
+        """Write the run's tables from the cells that are done, in the order given."""
+        done = [name for name in cells if self.has(name)]
+        for table, columns in TABLES.items():
+            parts = [_read(self.cell(name) / f"{table}.parquet") for name in done]
+            parts = [part for part in parts if len(part)]
+            joined = pd.concat(parts, ignore_index=True) if parts else empty(table)
+            write_bytes(self.path / f"{table}.parquet", _parquet(joined[list(columns)]))
+
+    def load(self) -> SavedRun:
+        """Read the run; raise RunError where a table is missing or damaged."""
+        tables = {table: _read(self.path / f"{table}.parquet") for table in TABLES}
+        for table, columns in TABLES.items():
+            missing = set(columns) - set(tables[table].columns)
+            if missing:
+                raise RunError(f"{self.path}/{table}.parquet lacks columns {sorted(missing)}")
+        return SavedRun(self.path, self.meta, **tables)
+
+
+def empty(table: str) -> pd.DataFrame:
+    """Return one of the run's tables without rows."""
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TABLES[table].items()})
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Serialise tensors as safetensors."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return save(plain)
+
+
+def _parquet(rows: pd.DataFrame) -> bytes:
+    buffer = BytesIO()
+    rows.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}. An unfinished run goes on with: "
+            f"polykit analyze --resume {path.parent}"
+        ) from error

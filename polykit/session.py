@@ -1,0 +1,296 @@
+"""The Python face of polykit: what a notebook calls, and what the command line calls."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import ValidationError
+from torch import nn
+
+from polykit.api import AnyMetric, Options, Pruner
+from polykit.errors import RunError, UsageError
+from polykit.registry import Registry
+from polykit.report.figures import draw_all
+from polykit.report.page import write_report as write_page
+from polykit.report.verdict import verdict
+from polykit.runtime.data import as_data
+from polykit.runtime.store import RunStore, SavedRun
+from polykit.workflows import analyze as workflow
+from polykit.workflows.config import AnalyzeConfig
+from polykit.workflows.plan import Plan, make_plan
+from polykit.workflows.setup import Setup, resolve
+
+_log = logging.getLogger("polykit")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, to look at. Tables are read when asked for."""
+
+    path: Path
+
+    @cached_property
+    def saved(self) -> SavedRun:
+        """The whole run in memory; raises RunError if it is unfinished or damaged."""
+        return RunStore.open(self.path).load()
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """The content of `run.json`: configuration, plugins, environment, cells, notices."""
+        return RunStore.open(self.path).meta
+
+    @property
+    def status(self) -> str:
+        """complete, failed, interrupted, or running."""
+        return str(self.meta["status"])
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Cells that failed, with the message."""
+        return dict(self.meta["failures"])
+
+    @property
+    def notices(self) -> list[str]:
+        """What a reader should know before believing the numbers."""
+        return list(self.meta["notices"])
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Tidy results: one row per seed, pruner, density, stage, metric, layer and statistic."""
+        return self.saved.rows
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """Tidy results per unit."""
+        return self.saved.units
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Training curves."""
+        return self.saved.history
+
+    def summary(self) -> pd.DataFrame:
+        """Mean and standard deviation over seeds of each metric's headline statistic.
+
+        Index: pruner, density, stage; columns: (metric, mean | sd).
+        """
+        headlines = {m["label"]: m["headline"] for m in self.meta["plugins"]["metrics"]}
+        rows = self.rows[self.rows["layer"] == "all"]
+        rows = rows[rows["statistic"] == rows["metric"].map(headlines)]
+        table = rows.groupby(["pruner", "density", "stage", "metric"], sort=False)["value"]
+        wide = table.agg(mean="mean", sd="std").unstack("metric")
+        order = [label for label in headlines if label in wide.columns.get_level_values(1)]
+        return wide.swaplevel(axis=1)[[(m, s) for m in order for s in ("mean", "sd")]]
+
+    def plot(self) -> dict[str, Figure]:
+        """Draw every figure of the report: name → matplotlib figure."""
+        return {drawn.name: drawn.figure for drawn in draw_all(self.saved)}
+
+    def report(self) -> Path:
+        """Write `report.html` and the figures; return the page."""
+        return write_page(self.saved)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        lead = escape(verdict(self.saved).answer)
+        table = self.summary().to_html(float_format="{:.3g}".format, na_rep="–")
+        return f"<p><b>{escape(str(self.path))}</b>: {self.status}. {lead}</p>{table}"
+
+
+def plan(config: AnalyzeConfig, registry: Registry) -> Plan:
+    """Say what an analysis would do, and what it would cost, without doing it."""
+    return make_plan(resolve(config, registry))
+
+
+def run(
+    config: AnalyzeConfig,
+    registry: Registry,
+    *,
+    out: Path | None = None,
+    runs_dir: Path = Path("runs"),
+) -> Run:
+    """Run an analysis that names all it needs; return the run, whose failures may not be empty.
+
+    The directory is `out`, which must be new or empty, or a new one in `runs_dir` named after the
+    configuration. Raises PolykitError where nothing can be run.
+    """
+    setup = resolve(config, registry)
+    return _carry_out(setup, _create(setup, out, runs_dir))
+
+
+def resume(path: Path, registry: Registry) -> Run:
+    """Go on with an unfinished run; cells that are done stay as they are.
+
+    Raises RunError if the run cannot be resumed: it is damaged, or what it needs has changed.
+    """
+    store = RunStore.open(path)
+    setup = resolve(_config(store), registry)
+    if setup.plugins != store.meta["plugins"]:
+        raise RunError(
+            f"{path} cannot go on: the plugins or their options are not those it began with; "
+            f"start anew with: polykit runs rerun {path}"
+        )
+    return _carry_out(setup, store)
+
+
+def rerun(
+    path: Path, registry: Registry, *, out: Path | None = None, runs_dir: Path = Path("runs")
+) -> Run:
+    """Run a saved run's configuration again, into a new directory."""
+    return run(_config(RunStore.open(path)), registry, out=out, runs_dir=runs_dir)
+
+
+def open_run(path: Path) -> Run:
+    """Open a run directory; raise RunError if it is not one."""
+    return Run(RunStore.open(path).path)
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """Return the runs in a folder, by name."""
+    if not runs_dir.is_dir():
+        return []
+    return [Run(path.parent) for path in sorted(runs_dir.glob("*/run.json"))]
+
+
+def write_report(path: Path) -> Path:
+    """Write a saved run's figures and `report.html`; return the page."""
+    return open_run(path).report()
+
+
+def analyze(
+    model: str | nn.Module = "mlp",
+    dataset: Any = "digits",
+    *,
+    pruners: Sequence[str | Pruner] | None = None,
+    metrics: Sequence[str | AnyMetric] | None = None,
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    resume: bool = False,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Run:
+    """Train (or take) a network, prune it, measure what that did, and return the run.
+
+    `model` is a name or your own module, which is left as it is and counts as trained unless
+    `epochs` is given. `dataset` is a name, a torch Dataset or DataLoader, a pair of tensors, or a
+    mapping with train, validation and test. Pruners and metrics are names (`"force:rounds=5"`) or
+    instances. `options` are the fields of `AnalyzeConfig`. With `resume`, a run in `out` goes on.
+
+    Raises PolykitError where nothing can be run; cells that fail alone are in `Run.failures`.
+
+    Example (not run here, since it trains)::
+
+        run = polykit.analyze("mlp", "digits", pruners=["force"], densities=(0.1,), seeds=(0,))
+        run.summary()
+    """
+    own_pruners, pruner_names = _own(pruners)
+    own_metrics, metric_names = _own(metrics)
+    fields: dict[str, Any] = dict(options)
+    fields |= {"pruners": pruner_names} if pruners is not None else {}
+    fields |= {"metrics": metric_names} if metrics is not None else {}
+    fields["model"] = model if isinstance(model, str) else type(model).__name__
+    fields["dataset"] = dataset if isinstance(dataset, str) else type(dataset).__name__
+    data = None if isinstance(dataset, str) else as_data(dataset, name=fields["dataset"])
+    try:
+        config = AnalyzeConfig(**fields)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise UsageError(f"analyze: {problems}") from None
+    setup = resolve(
+        config,
+        registry or Registry.discover(),
+        model=None if isinstance(model, str) else model,
+        data=data,
+        pruners=own_pruners,
+        metrics=own_metrics,
+    )
+    place = None if out is None else Path(out)
+    if resume and place is not None and (place / "run.json").is_file():
+        store = RunStore.open(place)
+        if _config(store) != config or store.meta["plugins"] != setup.plugins:
+            raise RunError(f"{place} holds a run of another configuration; choose another `out`")
+    else:
+        store = _create(setup, place, Path(runs_dir))
+    return _carry_out(setup, store)
+
+
+def _own(plugins: Sequence[Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Name a caller's own instances after their class; keep names as they are."""
+    own: dict[str, Any] = {}
+    names: list[str] = []
+    for plugin in plugins or ():
+        if isinstance(plugin, Options):
+            name = type(plugin).__name__.lower()
+            name = name if name not in own else f"{name}-{len(own) + 1}"
+            own[name] = plugin
+            names.append(name)
+        else:
+            names.append(plugin)
+    return own, tuple(names)
+
+
+def _config(store: RunStore) -> AnalyzeConfig:
+    try:
+        return AnalyzeConfig(**store.meta["config"])
+    except ValidationError as error:
+        raise RunError(
+            f"{store.path / 'run.json'} holds a configuration that this polykit cannot read: "
+            f"{error.errors()[0]['msg']}"
+        ) from None
+
+
+def _create(setup: Setup, out: Path | None, runs_dir: Path) -> RunStore:
+    meta = workflow.describe(setup, _command(setup.config))
+    if out is not None:
+        return RunStore.create(out, meta)
+    parts = (setup.config.dataset, setup.config.model)
+    stem = "-".join("".join(c if c.isalnum() else "_" for c in p)[:24].strip("_") for p in parts)
+    name = f"analyze-{stem}-{setup.config.fingerprint(setup.plugins)}"
+    return RunStore.create_in(runs_dir, name, meta)
+
+
+def _carry_out(setup: Setup, store: RunStore) -> Run:
+    failures = workflow.run(setup, store)
+    if failures:
+        _log.warning("%d of the cells failed: %s", len(failures), ", ".join(failures))
+    return Run(store.path)
+
+
+def _command(config: AnalyzeConfig) -> str:
+    """The command line that repeats an analysis: every option that differs from its default."""
+    flags = {
+        "pruners": "--pruner",
+        "metrics": "--metric",
+        "densities": "--density",
+        "seeds": "--seed",
+        "layers": "--layer",
+        "prune_layers": "--prune-layer",
+    }
+    words = ["polykit", "analyze"]
+    for name, info in AnalyzeConfig.model_fields.items():
+        value = getattr(config, name)
+        if value == info.get_default(call_default_factory=True):
+            continue
+        flag = flags.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{name}")
+        elif isinstance(value, Mapping):
+            words += [
+                word
+                for p, o in value.items()
+                for k, v in o.items()
+                for word in ("-o", f"{p}.{k}={v}")
+            ]
+        else:
+            many = value if isinstance(value, tuple) else (value,)
+            words += [word for item in many for word in (flag, str(item))]
+    return shlex.join(words)

@@ -1,0 +1,29 @@
+"""The nouns: plain data that passes between rooms. Nothing here knows a plugin or a file."""
+
+from polykit.types.data import Batch, Data, FeatureSpace, Split
+from polykit.types.masks import Candidates, Competition, Granularity, Mask, Scores
+from polykit.types.measurement import Column, Measurement, Subject
+from polykit.types.objective import Batches, Objective
+from polykit.types.units import At, LayerCall, Site, Trace, UnitRef
+
+__all__ = [
+    "At",
+    "Batch",
+    "Batches",
+    "Candidates",
+    "Column",
+    "Competition",
+    "Data",
+    "FeatureSpace",
+    "Granularity",
+    "LayerCall",
+    "Mask",
+    "Measurement",
+    "Objective",
+    "Scores",
+    "Site",
+    "Split",
+    "Subject",
+    "Trace",
+    "UnitRef",
+]

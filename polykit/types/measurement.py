@@ -1,0 +1,99 @@
+"""What a metric is given, and what it gives back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from polykit.types.data import Data, FeatureSpace
+from polykit.types.masks import Mask
+from polykit.types.units import Trace
+
+ALL_LAYERS = "all"
+"""The layer name of a statistic over the whole network."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One statistic: what it is, its unit of measure, and the range it can take.
+
+    >>> Column("share of units", "share", 0, 1).range
+    '[0, 1]'
+    """
+
+    summary: str
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def range(self) -> str:
+        """The range in interval notation."""
+        left = "(-∞" if math.isinf(self.low) else f"[{self.low:g}"
+        right = "∞)" if math.isinf(self.high) else f"{self.high:g}]"
+        return f"{left}, {right}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network under the microscope, and all a metric may ask about it.
+
+    `model` is in evaluation mode with `mask` already applied. `layers` are the layers to measure.
+    `feature_space(name)` builds a feature space by its plugin name ("auto": the ground truth if
+    the data has one, else the class prototypes).
+    """
+
+    model: nn.Module
+    trace: Trace
+    layers: tuple[str, ...]
+    data: Data
+    device: torch.device
+    batch_size: int
+    feature_space: Callable[[str], FeatureSpace]
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A metric's result.
+
+    `units`: one row per unit with columns `layer`, `unit` and one float column per statistic.
+    `layers`: layer → statistic → value, for statistics that belong to a layer as a whole.
+    `summary`: statistic → value for the network. `arrays`: tensors worth saving.
+
+    >>> units = pd.DataFrame({"layer": ["0", "0"], "unit": [0, 1], "ratio": [1.0, 3.0]})
+    >>> list(Measurement(units=units).rows())
+    [('all', 'ratio', 2.0), ('0', 'ratio', 2.0)]
+    """
+
+    units: pd.DataFrame | None = None
+    layers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    summary: Mapping[str, float] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def rows(self) -> Iterator[tuple[str, str, float]]:
+        """Yield `(layer, statistic, value)`: means over units first, then what the metric adds.
+
+        A statistic of the metric's own replaces the mean of the unit column of the same name.
+        """
+        table: dict[tuple[str, str], float] = {}
+        if self.units is not None and len(self.units):
+            statistics = [name for name in self.units.columns if name not in ("layer", "unit")]
+            for statistic in statistics:
+                table[ALL_LAYERS, statistic] = float(self.units[statistic].mean())
+            means = self.units.groupby("layer", sort=False)[statistics].mean()
+            for layer, row in means.iterrows():
+                for statistic in statistics:
+                    table[str(layer), statistic] = float(row[statistic])
+        for statistic, value in self.summary.items():
+            table[ALL_LAYERS, statistic] = float(value)
+        for layer_name, values in self.layers.items():
+            for statistic, value in values.items():
+                table[layer_name, statistic] = float(value)
+        for (layer, statistic), value in table.items():
+            yield str(layer), statistic, value

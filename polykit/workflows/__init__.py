@@ -1,0 +1,1 @@
+"""The workflows: each a short story told with plugins."""

@@ -1,0 +1,78 @@
+"""The options of `analyze`: the one place of their names, bounds and defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from polykit.runtime.training import TrainingConfig
+
+
+class AnalyzeConfig(TrainingConfig):
+    """What to analyse and how. Immutable; plugins are named as on the command line."""
+
+    model: str = Field("mlp", description="model plugin, torchvision name, or module:factory")
+    dataset: str = Field("digits", description="dataset plugin")
+    pruners: tuple[str, ...] = Field(("magnitude", "force"), description="pruner plugins")
+    metrics: tuple[str, ...] = Field(("ig",), description="metric plugins, beside the plain ones")
+    densities: tuple[float, ...] = Field(
+        (0.5, 0.2, 0.1, 0.05), min_length=1, description="shares of parameters to keep"
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the repetitions")
+    layers: tuple[str, ...] = Field(("*",), description="layers to measure (globs)")
+    prune_layers: tuple[str, ...] = Field(("*",), description="layers to prune (globs)")
+    granularity: Literal["weight", "kernel", "unit"] = Field(
+        "weight", description="what is removed: weights, k×k kernels, or whole units"
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="what competes: the whole network, or each layer for itself"
+    )
+    objective: str = Field(
+        "task", description="what to preserve: task, or LAYER:UNIT[@mean|max|center|ROW,COLUMN]"
+    )
+    prune_at: Literal["trained", "init"] = Field(
+        "trained", description="prune the trained network, or at initialisation"
+    )
+    control: bool = Field(True, description="add the random pruner as control")
+    epochs: int | None = Field(
+        None, ge=0, description="training epochs; 30, or 0 for a network that comes trained"
+    )
+    retrain_epochs: int | None = Field(
+        None, ge=0, description="epochs after pruning; 10, or as many as training at init"
+    )
+    score_samples: int = Field(1024, ge=1, description="training samples that pruners may look at")
+    eval_batch_size: int = Field(512, ge=1, description="samples per chunk of a measurement")
+    checkpoint: str | None = Field(None, description="weights to load: .safetensors or .pt")
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    engine: str = Field("serial", description="engine plugin that runs the cells")
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of plugins, by plugin name"
+    )
+
+    @field_validator("densities")
+    @classmethod
+    def _shares(cls, densities: tuple[float, ...]) -> tuple[float, ...]:
+        for density in densities:
+            if not 0 < density <= 1:
+                raise ValueError(f"density {density:g} is outside (0, 1]; 0.1 keeps a tenth")
+        return tuple(dict.fromkeys(densities))
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 <= seed < 2**31 for seed in seeds):
+            raise ValueError("seeds are whole numbers from 0 to 2147483647")
+        return tuple(dict.fromkeys(seeds))
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The part of the options that is about training."""
+        return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))
+
+    def fingerprint(self, plugins: Any) -> str:
+        """Eight hex digits over every option, defaults included, and every plugin's options."""
+        content = json.dumps([self.model_dump(mode="json"), plugins], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
