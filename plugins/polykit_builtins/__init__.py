@@ -1,0 +1,1 @@
+"""The plugins that come with polykit. They load through entry points, as anybody's do."""

@@ -1,0 +1,55 @@
+"""Entries of the built-in datasets. Torch-free: classes are named, not imported."""
+
+from __future__ import annotations
+
+from polykit.api import Entry, hookimpl
+
+_HERE = "polykit_builtins.datasets"
+
+
+@hookimpl
+def polykit_entries() -> list[Entry]:
+    """Return one Entry per plugin of this folder."""
+    return [
+        Entry(
+            "dataset",
+            "digits",
+            f"{_HERE}.digits:Digits",
+            "1,797 handwritten digits of 8×8 pixels; needs no download",
+            "Alpaydin & Kaynak 1998, as shipped with scikit-learn",
+        ),
+        Entry(
+            "dataset",
+            "toy",
+            f"{_HERE}.toy:Toy",
+            "regression with known features: labels are exact functions of them",
+            "Plettscher, §3.2, with exact labels in place of the seed search",
+        ),
+        Entry(
+            "dataset",
+            "mnist",
+            f"{_HERE}.vision:Mnist",
+            "70,000 handwritten digits of 28×28 pixels; needs a data root",
+            "LeCun et al. 1998",
+        ),
+        Entry(
+            "dataset",
+            "fashion-mnist",
+            f"{_HERE}.vision:FashionMnist",
+            "70,000 pictures of clothes, 28×28 pixels; needs a data root",
+            "Xiao et al. 2017, arXiv:1708.07747",
+        ),
+        Entry(
+            "dataset",
+            "cifar10",
+            f"{_HERE}.vision:Cifar10",
+            "60,000 colour pictures of 32×32 pixels in ten classes; needs a data root",
+            "Krizhevsky 2009, Learning multiple layers of features from tiny images",
+        ),
+        Entry(
+            "dataset",
+            "imagefolder",
+            f"{_HERE}.imagefolder:ImageFolder",
+            "your own pictures, one folder per class: imagefolder:PATH",
+        ),
+    ]

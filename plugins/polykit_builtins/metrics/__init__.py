@@ -1,0 +1,11 @@
+"""Entries of the built-in metrics. Torch-free: classes are named, not imported."""
+
+from __future__ import annotations
+
+from polykit.api import Entry, hookimpl
+
+
+@hookimpl
+def polykit_entries() -> list[Entry]:
+    """Return one Entry per plugin of this folder."""
+    return []
