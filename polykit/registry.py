@@ -283,9 +283,12 @@ class Registry:
             yield from (Found(entry, key.partition(":")[0]) for entry in entries)
 
     def create(self, kind: Kind, spec: str, overrides: Mapping[str, Any] | None = None) -> Chosen:
-        """Make a plugin instance from what a user wrote; raise UsageError for bad options."""
+        """Make a plugin instance from what a user wrote; raise UsageError for bad options.
+
+        Options inside `spec` go before `overrides`, which hold for every use of the plugin.
+        """
         found, options = self.locate(kind, spec)
-        return self._make(found, spec, {**options, **(overrides or {})})
+        return self._make(found, spec, {**(overrides or {}), **options})
 
     def recreate(self, kind: Kind, record: Mapping[str, Any]) -> Chosen:
         """Make a plugin instance from `Chosen.record`; raise UsageError if it is not installed."""

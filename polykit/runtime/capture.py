@@ -66,7 +66,7 @@ def recording(
     """Read `sites` in whatever forward pass happens inside the block.
 
     For callers that do not run the model themselves, such as a pruner that lets the objective do
-    it. The dict fills as the pass goes on, and keeps the values of the last pass.
+    it. The dict fills as the pass goes on, and keeps the values of the first pass.
     """
     with _reading(model, sites, trace, stop=False) as values:
         yield values

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from polykit.errors import UsageError
@@ -16,9 +20,9 @@ def pick_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
-    kind, _, index = name.partition(":")
-    if kind not in available or (index and not (kind == "cuda" and index.isdigit())):
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UsageError(f"{name!r} is no device; choose auto, cpu, cuda, cuda:N or mps")
+    kind, _, index = name.partition(":")
     if not available[kind] or (index and int(index) >= torch.cuda.device_count()):
         there = ", ".join(kind for kind, there in available.items() if there)
         raise UsageError(f"device {name!r} is not available here; available: {there}")
@@ -27,3 +31,14 @@ def pick_device(name: str) -> torch.device:
 
 def _has_mps() -> bool:
     return torch.backends.mps.is_available()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads inside the block; behind it the old number is back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

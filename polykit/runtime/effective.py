@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from polykit.errors import ModelError
+from polykit.errors import ModelError, UsageError
 from polykit.runtime.masking import on_model
 from polykit.runtime.trace import ACTIVATIONS, NORMALISATIONS, evaluating
 from polykit.types import Mask, UnitRef
@@ -26,13 +26,15 @@ from polykit.types import Mask, UnitRef
 def effective_mask(model: nn.Module, mask: Mask, x: Tensor, target: UnitRef | None = None) -> Mask:
     """Return the part of `mask` that lies on a path from the input to the target.
 
-    `x` gives the input shape (one sample is used). Without a `target` unit, paths end at any
-    output. Nonlinearities and normalisations pass each unit on, attention passes every token to
-    every other, biases are no source, and a gate that is wholly removed closes what it gates. A
-    unit's bias (present in the mask only at unit granularity) is effective with its unit.
+    `x` gives the input shape. Without a `target` unit, paths end at any output. Nonlinearities
+    and normalisations pass each unit on, attention passes every token to every other, biases are
+    no source, and a gate that is wholly removed closes what it gates. A unit's bias (present in
+    the mask only at unit granularity) is effective with its unit. Runs on the CPU in float64,
+    where sums of zeros and ones are exact.
 
-    Raises ModelError where paths cannot be followed (a dilated max pool, or operations that torch
-    cannot differentiate).
+    Raises UsageError for a target that is no unit of a conv or linear layer of the pass, and
+    ModelError where paths cannot be followed (a dilated max pool, token indices for input,
+    negative constants in the wiring).
 
     Example: the second layer keeps nothing of unit 1, so unit 1's own weights do not matter.
 
@@ -44,53 +46,54 @@ def effective_mask(model: nn.Module, mask: Mask, x: Tensor, target: UnitRef | No
     >>> effective_mask(model, mask, torch.zeros(1, 2))["0.weight"].tolist()
     [[True, True], [False, False]]
     """
-    kept = {name: keep.double() for name, keep in on_model(model, mask).items()}
+    on_model(model, mask)  # raises where it does not fit
+    own = dict(model.named_parameters())
     params = {
-        name: kept[name].requires_grad_()
-        if name in kept and parameter.dim() > 1
-        else torch.full_like(parameter, float(not name.endswith("bias")), dtype=torch.double)
-        for name, parameter in model.named_parameters()
+        name: mask[name].double().requires_grad_()
+        if name in mask and parameter.dim() > 1
+        else torch.full(parameter.shape, float(not name.endswith("bias")), dtype=torch.double)
+        for name, parameter in own.items()
     }
     buffers = {
-        name: buffer.double() if buffer.is_floating_point() else buffer
+        name: buffer.cpu().double().abs() if buffer.is_floating_point() else buffer.cpu()
         for name, buffer in model.named_buffers()
     }
-    reached = _Goal(target)
-    modules = dict(model.named_modules())
-    hooks = [
-        module.register_forward_hook(reached.hook(name))
-        for name, module in modules.items()
+    weights = [name for name in mask if params[name].requires_grad]
+    layers = {
+        name: module
+        for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    ]
-    ones = torch.ones_like(x[:1], dtype=torch.double)
-    weights = [name for name in kept if params[name].requires_grad]
+    }
+    reached = _Goal(target)
+    hooks = [layer.register_forward_hook(reached.hook(name)) for name, layer in layers.items()]
     try:
         with evaluating(model), torch.enable_grad(), _Paths():
+            ones = torch.ones(1, *x.shape[1:], dtype=torch.double)
             output = functional_call(model, {**params, **buffers}, (ones,))
-        goal = output if reached.goal is None else reached.goal
+        goal = reached.goal if target else output
+        if goal is None:
+            raise UsageError(f"the pass reaches no conv or linear layer of the target {target}")
         grads = torch.autograd.grad(
-            goal.sum(), [params[name] for name in weights], allow_unused=True
+            goal.sum(), [params[name] for name in weights], materialize_grads=True
         )
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"paths through {type(model).__name__} cannot be followed: {error}"
         ) from error
     finally:
         for hook in hooks:
             hook.remove()
-    alive: dict[str, Tensor] = {}
-    for name, grad in zip(weights, grads, strict=True):
-        on_path = torch.zeros_like(mask[name]) if grad is None else grad.cpu() > 0
-        alive[name] = mask[name] & on_path
-    for name in mask:
-        if name not in alive:  # the bias of a unit
-            rows = alive[name.removesuffix("bias") + "weight"].flatten(1).any(1)
-            alive[name] = mask[name] & rows
+    alive = {name: mask[name] & (grad > 0) for name, grad in zip(weights, grads, strict=True)}
+    names = {id(parameter): name for name, parameter in own.items()}
+    for layer in layers.values():
+        weight, bias = names.get(id(layer.weight), ""), names.get(id(layer.bias), "")
+        if weight in alive and bias in mask:
+            alive[bias] = mask[bias] & alive[weight].flatten(1).any(1)
     return Mask(alive, {name: mask.eligible(name) for name in mask})
 
 
 class _Goal:
-    """Saturates every layer's output to 0 or 1, and remembers the target's."""
+    """Hooks that saturate every layer's output and remember the target's."""
 
     def __init__(self, target: UnitRef | None) -> None:
         self._target = target
@@ -98,29 +101,40 @@ class _Goal:
 
     def hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def saturate(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            reached = cast(Tensor, _Reached.apply(output))
+            reached = _reached(output)
             if self._target is not None and name == self._target.layer and self.goal is None:
-                axis = -1 if isinstance(module, nn.Linear) else 1
-                self.goal = reached.select(axis, self._target.index)
+                units = reached.movedim(-1 if isinstance(module, nn.Linear) else 1, 0)
+                if self._target.index >= len(units):
+                    raise UsageError(f"layer {name!r} has units 0 to {len(units) - 1}")
+                self.goal = units[self._target.index]
             return reached
 
         return saturate
 
 
 class _Reached(torch.autograd.Function):
-    """x > 0 as 0 or 1, forward and backward, so that counts of paths cannot overflow."""
-
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        return (values > 0).to(values.dtype)
+        return _saturated(values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return (grad > 0).to(grad.dtype)
+        return _saturated(grad)
+
+
+def _saturated(values: Tensor) -> Tensor:
+    if not bool((values >= 0).all()):
+        raise RuntimeError("its wiring turns counts of paths negative")
+    return (values > 0).to(values.dtype)
+
+
+def _reached(input: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Saturate x > 0 to 0 or 1, forward and backward, so that counts of paths cannot overflow."""
+    return cast(Tensor, _Reached.apply(input))
 
 
 class _Paths(TorchFunctionMode):
-    """Replaces what would hide a path: nonlinearities, normalisations, and the choice of a max."""
+    """Replaces what would hide a path: nonlinearities, normalisations, the choice of a max."""
 
     def __torch_function__(
         self,
@@ -129,37 +143,79 @@ class _Paths(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        name = getattr(func, "__name__", "")
-        options = dict(kwargs or {})
-        if name in ACTIVATIONS or name in NORMALISATIONS:
-            return args[0]
-        if name == "softmax":
-            return torch.ones_like(args[0])  # every token may attend to every other
-        if name == "scaled_dot_product_attention":
-            query, _, value = args[:3]
-            return value.mean(-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
-        if name == "multi_head_attention_forward":  # its projections are dense and not prunable
-            return args[2].mean().expand(args[0].shape), None
-        if name.startswith("adaptive_max_pool"):
-            average = getattr(F, name.replace("max", "avg").removesuffix("_with_indices"))
-            return average(args[0], args[1])
-        if name.startswith(("max_pool", "boolean_dispatch")) and isinstance(args[0], Tensor):
-            return _sum_pool(args, options)
-        return func(*args, **options)
+        rule = _RULES.get(getattr(func, "__name__", ""), func)
+        return rule(*args, **(kwargs or {}))
 
 
-def _sum_pool(args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+def _add(input: Tensor, other: Tensor | float, **_: Any) -> Tensor:
+    return input + other
+
+
+def _gated(input: Tensor, dim: int = -1) -> Tensor:
+    """GLU: a closed gate is one half, so it does not close."""
+    values, gate = input.chunk(2, dim)
+    return values * (1 + gate)
+
+
+def _normalised(input: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Tensor:
+    """Softmax: never zero, and everything along `dim` counts."""
+    flow = input.sum(dim, keepdim=True).expand_as(input)
+    return 1 + flow - flow.detach()
+
+
+def _largest(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    """`max` in its three forms: of all, of two tensors, along an axis (with indices)."""
+    if isinstance(dim, Tensor):
+        return input + dim
+    if dim is None:
+        return input.sum()
+    return torch.return_types.max((input.sum(dim, keepdim), input.argmax(dim, keepdim)))
+
+
+def _largest_along(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    return input.sum(dim, keepdim)
+
+
+def _pooled(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
     """A max pool in which every place of the window counts."""
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-    given = dict(zip(names, args[1:], strict=False)) | options
-    values = args[0]
-    if given.get("dilation", 1) not in (1, (1, 1), [1, 1]):
-        raise ModelError("a dilated max pool hides paths; the effective mask cannot be computed")
-    pool = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}[values.dim()]
-    return pool(
-        values,
-        given["kernel_size"],
-        given.get("stride") or given["kernel_size"],
-        given.get("padding", 0),
-        bool(given.get("ceil_mode", False)),
-    )
+    if return_indices or dilation not in (1, (1,), (1, 1), (1, 1, 1)):
+        raise RuntimeError("a max pool that is dilated or returns indices hides paths")
+    pool = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}[input.dim()]
+    return pool(input, kernel_size, stride or kernel_size, padding, ceil_mode)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    flow = (_reached(query) * _reached(key).sum(-2, keepdim=True)).sum(-1, keepdim=True)
+    return (1 + flow) * _reached(value).sum(-2, keepdim=True)
+
+
+def _attended_by_heads(
+    query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> tuple[Tensor, None]:
+    """`nn.MultiheadAttention`: its projections are dense and not prunable."""
+    flow = _reached(query).mean(-1, keepdim=True) * _reached(key).mean()
+    return ((1 + flow) * _reached(value).mean()).expand(query.shape), None
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(ACTIVATIONS | NORMALISATIONS | {"local_response_norm", "neg"}, _reached),
+    **dict.fromkeys(("sub", "__rsub__", "maximum", "minimum"), _add),
+    **dict.fromkeys(("softmax", "log_softmax"), _normalised),
+    **dict.fromkeys(("max", "min"), _largest),
+    **dict.fromkeys(("amax", "amin"), _largest_along),
+    **{f"max_pool{n}d": _pooled for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": _pooled for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": getattr(F, f"adaptive_avg_pool{n}d") for n in (1, 2, 3)},
+    "glu": _gated,
+    "scaled_dot_product_attention": _attended,
+    "multi_head_attention_forward": _attended_by_heads,
+}
+"""Torch functions by name, and what runs in their place."""

@@ -35,9 +35,9 @@ def candidates(
 
     Raises UsageError if nothing is left to prune, ModelError for NaN or infinite weights.
     """
-    chosen = list(trace.layers) if layers is None else list(_weighted(trace, layers))
+    chosen = list(trace.layers) if layers is None else _weighted(trace, layers)
     if target is not None:
-        chosen = chosen[: _target_position(trace, chosen, target) + 1]
+        chosen = _up_to(target, trace, chosen)
     elif granularity == "unit":
         chosen = [layer for layer in chosen if layer != trace.output_layer]
     modules = dict(model.named_modules())
@@ -57,14 +57,14 @@ def candidates(
             raise ModelError(
                 f"weights of layer {layer!r} hold NaN or infinity; train or load again"
             )
-        shapes[name] = tuple(weight.shape)
         if granularity == "unit" and bias is not None:
             biases[name] = names[id(bias)]
-        if target is not None and layer == target.layer:
+        if target is not None and layer == target.layer and name not in shapes:
             rows = torch.zeros(weight.shape[0], dtype=torch.bool)
             rows[target.index] = True
-            part = Candidates({name: shapes[name]}, granularity).element_shape(name)
+            part = Candidates({name: tuple(weight.shape)}, granularity).element_shape(name)
             eligible[name] = rows.view(-1, *(1,) * (len(part) - 1)).expand(part)
+        shapes[name] = tuple(weight.shape)
     if not shapes:
         raise UsageError(
             "there is nothing to prune: no conv or linear layer is in scope; widen --prune-layer "
@@ -73,30 +73,29 @@ def candidates(
     return Candidates(shapes, granularity, competition, eligible, biases)
 
 
-def _weighted(trace: Trace, globs: Iterable[str]) -> Iterator[str]:
-    """Conv and linear layers among those the globs name, the output layer included."""
+def _weighted(trace: Trace, globs: Iterable[str]) -> list[str]:
+    """Conv and linear layers among those the globs name, the output layer included in `*`."""
+    wanted: set[str] = set()
     for glob in globs:
-        if not any(name in trace.layers for name in select_layers(trace, [glob])):
+        found = trace.layers if glob == "*" else select_layers(trace, [glob])
+        if not set(found) & set(trace.layers):
             raise UsageError(f"no conv or linear layer matches {glob!r}; only those can be pruned")
-    every = set(trace.layers)
-    wanted = {name for glob in globs for name in select_layers(trace, [glob])} & every
-    if "*" in globs:
-        wanted |= every
-    yield from (layer for layer in trace.layers if layer in wanted)
+        wanted.update(found)
+    return [layer for layer in trace.layers if layer in wanted]
 
 
-def _target_position(trace: Trace, layers: list[str], target: UnitRef) -> int:
-    calls = trace.of(target.layer)
-    if not calls:
-        raise UsageError(f"the forward pass never reaches the target layer {target.layer!r}")
-    if target.index >= calls[0].units:
-        raise UsageError(f"layer {target.layer!r} has units 0 to {calls[0].units - 1}: no {target}")
-    order = [call.layer for call in trace.calls]
-    last = order.index(target.layer)
-    before = [index for index, layer in enumerate(layers) if order.index(layer) <= last]
+def _up_to(target: UnitRef, trace: Trace, layers: list[str]) -> list[str]:
+    """Return those of `layers` that the pass reaches no later than the target's."""
+    if target.layer not in trace.layers:
+        raise UsageError(f"no conv or linear layer {target.layer!r} is reached")
+    units = trace.of(target.layer)[0].units
+    if target.index >= units:
+        raise UsageError(f"layer {target.layer!r} has units 0 to {units - 1}: no {target}")
+    first = trace.layers[: trace.layers.index(target.layer) + 1]
+    before = [layer for layer in layers if layer in first]
     if not before:
         raise UsageError(f"nothing in scope lies before the target {target}")
-    return before[-1]
+    return before
 
 
 def masked_parameters(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
@@ -109,10 +108,10 @@ def on_model(model: nn.Module, mask: Mask) -> dict[str, Tensor]:
     """Return the mask's tensors on the parameters' devices; raise UsageError if it does not fit."""
     own = dict(model.named_parameters())
     moved = {}
-    for name in mask:
-        if name not in own or own[name].shape != mask[name].shape:
+    for name, keep in mask.items():
+        if name not in own or own[name].shape != keep.shape:
             raise UsageError(f"the mask has an entry {name!r} that does not fit the model")
-        moved[name] = mask[name].to(own[name].device)
+        moved[name] = keep.to(own[name].device)
     return moved
 
 
@@ -121,7 +120,7 @@ def apply_mask(model: nn.Module, mask: Mask) -> None:
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, keep in on_model(model, mask).items():
-            own[name].mul_(keep)
+            own[name].masked_fill_(~keep, 0)
 
 
 @contextmanager
@@ -130,7 +129,7 @@ def masked(model: nn.Module, mask: Mask) -> Iterator[nn.Module]:
 
     >>> model = nn.Linear(1, 1, bias=False)
     >>> with masked(model, Mask({"weight": torch.tensor([[False]])})):
-    ...     float(model.weight)
+    ...     model.weight.item()
     0.0
     """
     own = dict(model.named_parameters())
@@ -173,6 +172,9 @@ def load_mask(path: Path) -> Mask:
         part = {
             n.removeprefix("eligible/"): t for n, t in tensors.items() if n.startswith("eligible/")
         }
-        return Mask(keep, part)
+        mask = Mask(keep, part)
     except (OSError, SafetensorError, UsageError) as error:
         raise RunError(f"{path} is no mask: {error}") from error
+    if not mask:
+        raise RunError(f"{path} is no mask: it has no entry keep/NAME")
+    return mask

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from polykit.api import AnyMetric, Metric, StreamingMetric
-from polykit.errors import PluginError
+from polykit.errors import ModelError, PluginError
 from polykit.runtime.blame import blaming
 from polykit.runtime.capture import capture
 from polykit.runtime.trace import evaluating
@@ -20,6 +20,8 @@ def measure_all(metrics: Sequence[AnyMetric], subject: Subject) -> list[Measurem
 
     Memory: one chunk of `subject.batch_size` samples with the activations asked for, and the
     metrics' states; nothing grows with the number of samples.
+
+    Raises ModelError where the network gives NaN or infinite values.
     """
     streaming = [metric for metric in metrics if isinstance(metric, StreamingMetric)]
     with evaluating(subject.model), torch.no_grad():
@@ -50,7 +52,9 @@ def _stream(metrics: Sequence[StreamingMetric], subject: Subject) -> dict[int, A
             captured = capture(subject.model, inputs, sites, subject.trace, outputs=outputs)
             activations: dict[At, dict[str, torch.Tensor]] = {at: {} for at in readings}
             for site, values in captured.values.items():
-                activations[site.at][site.layer] = values
+                activations[site.at][site.layer] = _finite(values, f"layer {site.layer!r}")
+            if captured.outputs is not None:
+                _finite(captured.outputs, "the network")
             batch = Batch(inputs, targets, captured.outputs, activations)
         else:
             batch = Batch(inputs, targets)
@@ -58,3 +62,13 @@ def _stream(metrics: Sequence[StreamingMetric], subject: Subject) -> dict[int, A
             with blaming(metric):
                 states[id(metric)] = metric.update(subject, states[id(metric)], batch)
     return states
+
+
+def _finite(values: torch.Tensor, what: str) -> torch.Tensor:
+    """Refuse NaN here, once: in a metric's sums it would pass for a number."""
+    if not bool(torch.isfinite(values).all()):
+        raise ModelError(
+            f"{what} gives NaN or infinite values on the test samples; look for NaN in the "
+            f"weights, or train with a lower lr"
+        )
+    return values

@@ -23,8 +23,8 @@ def task_loss(outputs: Tensor, targets: Tensor, task: str) -> Tensor:
     """Return each sample's loss `[n]`: cross-entropy, or the mean squared error over outputs."""
     if task == "classification":
         return F.cross_entropy(outputs, targets, reduction="none")
-    squared = (outputs - targets.view_as(outputs)).square()
-    return squared.flatten(1).mean(1)
+    squared = (outputs - targets.reshape(outputs.shape)).square()
+    return squared.reshape(len(squared), -1).mean(1)
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,12 @@ def parse_objective(text: str, task: str, trace: Trace) -> Objective:
         return TaskLoss("classification" if task == "classification" else "regression")
     address, _, place = text.partition("@")
     unit = UnitRef.parse(address)
-    calls = trace.of(unit.layer)
-    if not calls:
+    if unit.layer not in trace.layers:
         known = ", ".join(trace.layers)
-        raise UsageError(f"objective {text!r}: no layer {unit.layer!r}. The layers: {known}")
-    call = calls[0]
+        raise UsageError(
+            f"objective {text!r}: no conv or linear layer {unit.layer!r}. The layers: {known}"
+        )
+    call = trace.of(unit.layer)[0]
     if unit.index >= call.units:
         raise UsageError(f"objective {text!r}: layer {unit.layer!r} has {call.units} units")
     if place in ("", "mean", "max", "center"):

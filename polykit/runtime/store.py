@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -157,16 +157,15 @@ class RunStore:
         target = self.cell(name)
         files = {f"{table}.parquet": _parquet(rows) for table, rows in result.tables.items()}
         files |= dict(result.tensors)
+        temporary = target.with_name(f".{name}.{secrets.token_hex(4)}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
+            temporary.mkdir(parents=True)
         except OSError as error:
             raise RunError(explain(target, error)) from error
         try:
             for file, content in files.items():
                 write_bytes(temporary / file, content)
             write_json(temporary / "notices.json", list(result.notices))
-            temporary.chmod(0o755)
             os.rename(temporary, target)
             self.scratch(name).unlink(missing_ok=True)
         except OSError as error:

@@ -89,17 +89,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def trace(model: nn.Module, x: Tensor) -> Trace:
     """Run `model` on `x[:1]` and record every module call that returns one tensor.
 
-    Raises ModelError where the model refuses the input.
+    Raises ModelError where the model refuses the input or has no modules inside.
 
     >>> trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(1, 2)).layers
     ('0',)
     """
+    if not any(True for _ in model.children()):
+        raise ModelError(
+            f"{type(model).__name__} has no layers inside to address; wrap it: nn.Sequential(layer)"
+        )
     recorder = _Recorder()
-    hooks = [
-        module.register_forward_hook(recorder.hook(name))
-        for name, module in model.named_modules()
-        if name
-    ]
+    hooks: list[Any] = []
+    for name, module in model.named_modules():
+        if name:
+            hooks.append(module.register_forward_pre_hook(recorder.before(name)))
+            hooks.append(module.register_forward_hook(recorder.after(name)))
     try:
         with evaluating(model), torch.no_grad(), recorder.follow:
             model(x[:1])
@@ -124,17 +128,23 @@ class _Recorder:
         self._calls: list[tuple[Key, nn.Module, Tensor, Tensor]] = []
         self._seen: list[tuple[Key, At, Tensor, int]] = []
 
-    def hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def before(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             call = self._counts[name] = self._counts.get(name, -1) + 1
+            if inputs and isinstance(inputs[0], Tensor):
+                self._note((name, call), "input", inputs[0])  # the module may overwrite it itself
+
+        return enter
+
+    def after(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if not (inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)):
                 return
             if output.dim() < 2:
                 return
-            key = (name, call)
+            key = (name, self._counts[name])
             self._calls.append((key, module, inputs[0], output))
             self._note(key, "pre", output)
-            self._note(key, "input", inputs[0])
             self.follow.watch(output, key)
 
         return record

@@ -249,7 +249,13 @@ class Scores:
         return self.candidates.mask(keep)
 
     def top(self, count: int) -> Mask:
-        """Keep exactly the `count` best elements of the network, whatever their size."""
+        """Keep exactly the `count` best elements of the network, whatever their size.
+
+        Raises UsageError for a count the network does not have.
+        """
+        total = int(self._eligible(list(self.candidates.shapes)).sum())
+        if not 1 <= count <= total:
+            raise UsageError(f"cannot keep {count} of {total} elements; choose 1 to {total}")
         return self.candidates.mask(self._best(list(self.candidates.shapes), count))
 
     def _eligible(self, group: list[str]) -> Tensor:

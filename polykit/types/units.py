@@ -105,6 +105,11 @@ class Trace:
         """The last conv or linear layer of the pass; empty if there is none."""
         return self.layers[-1] if self.layers else ""
 
+    @property
+    def flops(self) -> int:
+        """FLOPs of the conv and linear layers for one sample, multiply-adds counted twice."""
+        return sum(2 * call.fan_in * call.units * call.positions for call in self.calls)
+
     def of(self, layer: str) -> tuple[LayerCall, ...]:
         """All calls of one module, in order; empty if the pass never reached it."""
         return tuple(call for call in self.calls if call.layer == layer)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from polykit.errors import DataError, ModelError, PluginError, PolykitError, UsageError
 from polykit.runtime.blame import blaming
+from polykit.runtime.devices import cpu_threads
 from polykit.runtime.masking import apply_mask, dead_layers, mask_bytes
 from polykit.runtime.measuring import measure_all
 from polykit.runtime.seeds import generator
@@ -42,7 +43,7 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
         "plugins": setup.plugins,
         "epochs": {"train": setup.epochs, "retrain": setup.retrain_epochs},
         "layers": list(setup.layers),
-        "environment": _environment(setup.device),
+        "environment": _environment(setup),
         "data": {
             "name": data.name,
             "task": data.task,
@@ -77,7 +78,7 @@ def run(setup: Setup, store: RunStore) -> dict[str, str]:
     status = "interrupted"
     try:
         engine = registry.create("engine", setup.config.engine).instance
-        with engine.executor() as executor:
+        with engine.executor() as executor, cpu_threads(setup.threads):
             dense = partial(dense_cell, setup, store)
             failures |= _sweep(executor, dense, setup.dense_cells, store)
             lost = {cell.seed for cell in setup.dense_cells if cell.name in failures}
@@ -333,14 +334,14 @@ def _long(units: pd.DataFrame, key: Mapping[str, Any], metric: str) -> pd.DataFr
     return table.assign(**key, metric=metric)
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(setup: Setup) -> dict[str, Any]:
     """What else decides the numbers: versions, device, threads, and the state of the checkout."""
     libraries = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "captum")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
+        "device": str(setup.device),
+        "threads": setup.threads,
         "git": _git(),
         **{name: version(name) for name in libraries},
     }

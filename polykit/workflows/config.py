@@ -47,6 +47,9 @@ class AnalyzeConfig(TrainingConfig):
     eval_batch_size: int = Field(512, ge=1, description="samples per chunk of a measurement")
     checkpoint: str | None = Field(None, description="weights to load: .safetensors or .pt")
     device: str = Field("auto", description="auto, cpu, cuda or mps")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; 1 for small networks, else all cores"
+    )
     engine: str = Field("serial", description="engine plugin that runs the cells")
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of plugins, by plugin name"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from polykit.types import Trace
 from polykit.workflows.setup import Setup
 
 
@@ -63,10 +62,5 @@ def make_plan(setup: Setup) -> Plan:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         training_epochs=epochs,
         samples_seen=samples,
-        gigaflops=3 * samples * forward_flops(setup.trace) / 1e9,
+        gigaflops=3 * samples * setup.trace.flops / 1e9,
     )
-
-
-def forward_flops(trace: Trace) -> int:
-    """FLOPs of the conv and linear layers for one sample, multiply-adds counted twice."""
-    return sum(2 * call.fan_in * call.units * call.positions for call in trace.calls)

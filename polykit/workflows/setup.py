@@ -32,6 +32,9 @@ PLAIN_METRICS = ("loss", "accuracy", "density", "parameters", "flops")
 CONTROL = "random"
 DENSE = "dense"
 
+SMALL_STEP = 2**28
+"""FLOPs of a training step below which a second thread costs more than it brings."""
+
 
 @dataclass(frozen=True, order=True)
 class Cell:
@@ -101,6 +104,14 @@ class Setup:
         if self.config.retrain_epochs is not None:
             return self.config.retrain_epochs
         return self.epochs if self.config.prune_at == "init" else 10
+
+    @property
+    def threads(self) -> int:
+        """CPU threads to compute with."""
+        if self.config.threads is not None:
+            return self.config.threads
+        step = 3 * self.config.batch_size * self.trace.flops
+        return 1 if step < SMALL_STEP else torch.get_num_threads()
 
     def build(self, seed: int) -> nn.Module:
         """Make the network anew, as it is before any training."""

@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from polykit.api import Dataset, Field
 from polykit.errors import DataError
-from polykit.runtime.data import LoaderSplit, Unreadable, split_indices
+from polykit.runtime.splits import LoaderSplit, Unreadable, split_indices
 from polykit.types import Data
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

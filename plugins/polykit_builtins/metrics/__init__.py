@@ -4,8 +4,62 @@ from __future__ import annotations
 
 from polykit.api import Entry, hookimpl
 
+_HERE = "polykit_builtins.metrics"
+
 
 @hookimpl
 def polykit_entries() -> list[Entry]:
     """Return one Entry per plugin of this folder."""
-    return []
+    return [
+        Entry(
+            "metric",
+            "ig",
+            f"{_HERE}.ig:IntegratedGradients",
+            "polysemanticity: how many features share a unit, by integrated gradients",
+            "Sundararajan et al. 2017; Plettscher, Def. 14",
+        ),
+        Entry(
+            "metric",
+            "hoyer",
+            f"{_HERE}.hoyer:Hoyer",
+            "sparsity of activations, over units and over samples",
+            "Hoyer 2004, J. Mach. Learn. Res. 5; Schoots et al., Propensity for Density",
+        ),
+        Entry(
+            "metric",
+            "selectivity",
+            f"{_HERE}.selectivity:Selectivity",
+            "how much more a unit responds to one class than to the others",
+            "Morcos et al. 2018, arXiv:1803.06959; Schoots et al., Propensity for Density",
+        ),
+        Entry(
+            "metric",
+            "loss",
+            f"{_HERE}.task:Loss",
+            "mean test loss: cross-entropy or squared error",
+        ),
+        Entry(
+            "metric",
+            "accuracy",
+            f"{_HERE}.task:Accuracy",
+            "share of the test samples classified rightly",
+        ),
+        Entry(
+            "metric",
+            "density",
+            f"{_HERE}.size:Density",
+            "kept share of the parameters that could be pruned, nominal and effective",
+        ),
+        Entry(
+            "metric",
+            "parameters",
+            f"{_HERE}.size:Parameters",
+            "number of parameters that are not removed",
+        ),
+        Entry(
+            "metric",
+            "flops",
+            f"{_HERE}.size:Flops",
+            "operations per sample, with kept weights and with all",
+        ),
+    ]

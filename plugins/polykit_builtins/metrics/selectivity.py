@@ -91,9 +91,7 @@ class Selectivity(StreamingMetric):
                 "preferred": present[best].masked_fill(silent, -1).numpy(),
                 "silent": silent.double().numpy(),
             }
-            tables.append(
-                pd.DataFrame({"layer": layer, "unit": np.arange(len(index)), **columns})
-            )
+            tables.append(pd.DataFrame({"layer": layer, "unit": np.arange(len(index)), **columns}))
         units = pd.concat(tables, ignore_index=True)
         layers = {str(table["layer"].iloc[0]): _responding(table) for table in tables}
         return Measurement(units, layers, _responding(units))
@@ -104,9 +102,8 @@ def selectivity(means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     `means` is `[classes, units]`, at least two classes; the results are `[units]`, index in [0, 1].
 
-    >>> difference, index, preferred = selectivity(torch.tensor([[3.0, 0.0], [1.0, 0.0], [1.0, 0.0]]))
-    >>> difference, index, preferred
-    (tensor([2., 0.]), tensor([0.5000, 0.0000]), tensor([0, 0]))
+    >>> selectivity(torch.tensor([[3.0, 0.0], [1.0, 0.0], [1.0, 6.0]]))
+    (tensor([2., 6.]), tensor([0.5000, 1.0000]), tensor([0, 2]))
     """
     top, preferred = means.max(dim=0)
     others = means.scatter(0, preferred.unsqueeze(0), 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, cast
 
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class Parameters(Metric):
     def measure(self, subject: Subject) -> Measurement:
         """Count all parameters, shared ones once, less those the mask removes."""
         total = sum(parameter.numel() for parameter in subject.model.parameters())
-        mask = subject.mask or {}
+        mask: Mapping[str, Tensor] = subject.mask or {}
         removed = sum(int((~mask[name]).sum()) for name in mask)
         return Measurement(summary={"parameters": float(total - removed)})
 
@@ -72,17 +73,18 @@ class Flops(Metric):
 
     def measure(self, subject: Subject) -> Measurement:
         """Multiply each layer's weights by its positions."""
-        mask = subject.mask or {}
+        mask: Mapping[str, Tensor] = subject.mask or {}
+        names = {id(parameter): name for name, parameter in subject.model.named_parameters()}
         layers: dict[str, dict[str, float]] = {}
         for call in subject.trace.calls:
             if call.kind == "other":
                 continue
-            name = f"{call.layer}.weight"
-            weights = subject.model.get_parameter(name).numel()
-            kept = int(mask[name].sum()) if name in mask else weights
+            weight = cast(Tensor, subject.model.get_submodule(call.layer).weight)
+            name = names.get(id(weight), "")  # a shared weight has one name
+            kept = int(mask[name].sum()) if name in mask else weight.numel()
             sums = layers.setdefault(call.layer, dict.fromkeys(self.columns, 0.0))
             sums["flops"] += 2 * kept * call.positions
-            sums["dense_flops"] += 2 * weights * call.positions
+            sums["dense_flops"] += 2 * weight.numel() * call.positions
         summary = {name: sum(sums[name] for sums in layers.values()) for name in self.columns}
         return Measurement(layers=layers, summary=summary)
 
@@ -97,7 +99,7 @@ def layer_densities(mask: Mask) -> dict[str, float]:
     kept: dict[str, int] = defaultdict(int)
     total: dict[str, int] = defaultdict(int)
     for name in mask:
-        part: Tensor = mask.eligible(name)
+        part = mask.eligible(name)
         layer = name.rpartition(".")[0]
         kept[layer] += int((mask[name] & part).sum())
         total[layer] += int(part.sum())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,46 +14,46 @@ from torch.nn import functional as F
 
 from polykit.api import SaliencyPruner
 from polykit.errors import ModelError
-from polykit.runtime.capture import recording
 from polykit.runtime.masking import masked_parameters
-from polykit.runtime.trace import trace
-from polykit.types import Batches, Candidates, Granularity, Mask, Objective, Scores, Site
+from polykit.types import Batches, Candidates, Granularity, Mask, Objective, Scores
 
 _CHUNK = 2**24
 """Numbers that the partial activations held at once may take: 64 MB in float32."""
 
-Rule = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-"""layer, its input, its output, the gradient at its output → summed scores of its elements."""
+Rule = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""layer, its input, the gradient at its output `[n, units, *positions]` → summed scores."""
 
 
-def unit_scores(layer: nn.Module, x: Tensor, a: Tensor, g: Tensor) -> Tensor:
+def unit_scores(layer: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """Σ over images of the mean over positions of |a · g|: `(units,)`."""
-    product = (a * g).abs().flatten(2) if a.dim() > 2 else (a * g).abs().unsqueeze(2)
-    return product.mean(2).sum(0)
+    product = (_units_second(layer, layer(x)) * g).abs()
+    return product.reshape(*product.shape[:2], -1).mean(2).sum(0)
 
 
-def weight_scores(layer: nn.Module, x: Tensor, a: Tensor, g: Tensor) -> Tensor:
+def weight_scores(layer: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """Σ over images of the mean over positions of |w · x · g| for each single weight.
 
     Since |w x g| = |w| |x| |g|, this is the layer's own weight gradient on absolute values.
     """
-    assert isinstance(layer.weight, Tensor)
-    probe = torch.zeros_like(layer.weight, requires_grad=True)
+    weight = layer.get_parameter("weight").detach()
+    probe = torch.zeros_like(weight, requires_grad=True)
     with torch.enable_grad():
-        out = functional_call(layer, {"weight": probe}, (x.abs(),))
-        if isinstance(layer, nn.Linear):
-            out = out.movedim(-1, 1)
+        out = _units_second(layer, functional_call(layer, {"weight": probe}, (x.abs(),)))
         (moved,) = torch.autograd.grad(out, probe, g.abs())
-    return moved * layer.weight.detach().abs() / g[0, 0].numel()
+    return moved * weight.abs() / g[0, 0].numel()
 
 
-def kernel_scores(layer: nn.Module, x: Tensor, a: Tensor, g: Tensor) -> Tensor:
+def _units_second(layer: nn.Module, out: Tensor) -> Tensor:
+    return out.movedim(-1, 1) if isinstance(layer, nn.Linear) else out
+
+
+def kernel_scores(layer: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """Σ over images of the mean over positions of |a_oi · g_o|, a_oi = w_oi ∗ x_i: `(out, in)`.
 
     The a_oi are held for a few input channels at a time, never all at once.
     """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return weight_scores(layer, x, a, g)
+        return weight_scores(layer, x, g)
     if layer.padding_mode != "zeros":
         raise ModelError(
             f"kernel scores of ActGrad need zero padding, not {layer.padding_mode!r}; "
@@ -59,7 +62,7 @@ def kernel_scores(layer: nn.Module, x: Tensor, a: Tensor, g: Tensor) -> Tensor:
     convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.dim()]
     weight = layer.weight.detach()
     out_per_group, in_per_group = layer.out_channels // layer.groups, weight.shape[1]
-    scores = torch.zeros(weight.shape[:2], dtype=a.dtype, device=a.device)
+    scores = weight.new_zeros(weight.shape[:2])
     step = max(1, _CHUNK // (out_per_group * g[:, 0].numel()))
     for group in range(layer.groups):
         rows = slice(group * out_per_group, (group + 1) * out_per_group)
@@ -88,6 +91,17 @@ _RULES: dict[Granularity, Rule] = {
     "kernel": kernel_scores,
     "weight": weight_scores,
 }
+_AXES: dict[Granularity, int | None] = {"unit": 1, "kernel": 2, "weight": None}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer in a forward pass."""
+
+    layer: nn.Module
+    weight: str
+    input: Tensor
+    output: Tensor
 
 
 def activation_gradient_scores(
@@ -95,41 +109,64 @@ def activation_gradient_scores(
     objective: Objective,
     batches: Batches,
     mask: Mask,
-    layers: dict[str, str],
+    names: Sequence[str],
     granularity: Granularity,
 ) -> dict[str, Tensor]:
-    """Return the mean over images of |activation · gradient| of each element.
+    """Return the mean over images of |activation · gradient|: weight name → element shape.
 
-    `layers` maps layer names to weight names. Activations and gradients are those of the network
-    masked by `mask`, read at each layer's output before the nonlinearity; a removed weight is
-    scored with the value it would come back with. Gradients are taken image by image: batches are
-    only chunks.
+    Inputs and gradients are those of the network masked by `mask`, read at each layer's output
+    before the nonlinearity; a removed element is scored with the values it would come back with.
+    Gradients are taken image by image: batches are only chunks. A layer called twice, or two that
+    share a weight, add up.
     """
-    params = masked_parameters(model, mask)
-    modules = dict(model.named_modules())
-    totals: dict[str, Tensor] = {}
-    device = next(model.parameters()).device
-    path = None
+    own = dict(model.named_parameters())
+    params = {
+        name: value.requires_grad_() for name, value in masked_parameters(model, mask).items()
+    }
+    total = {name: own[name].new_zeros(own[name].shape[: _AXES[granularity]]) for name in names}
+    device = own[names[0]].device
     seen = 0
     for x, y in batches:
-        inputs, targets = x.to(device).requires_grad_(x.is_floating_point()), y.to(device)
-        path = path or trace(model, inputs.detach())
-        calls = [call for name in layers for call in path.of(name)]
-        reads = [(Site(c.layer, "input", c.call), Site(c.layer, "pre", c.call)) for c in calls]
-        with recording(model, [site for pair in reads for site in pair], path) as values:
-            result = objective.values(model, inputs, targets, params=params).sum()
-        reached = [(i, o) for i, o in reads if o in values]
-        grads = torch.autograd.grad(result, [values[o] for _, o in reached], allow_unused=True)
-        for (source, site), gradient in zip(reached, grads, strict=True):
-            if gradient is None:
-                continue
-            scores = _RULES[granularity](
-                modules[site.layer], values[source].detach(), values[site].detach(), gradient
-            )
-            name = layers[site.layer]
-            totals[name] = totals[name] + scores if name in totals else scores
+        with _recorded(model, names) as calls, torch.enable_grad():
+            values = objective.values(model, x.to(device), y.to(device), params=params)
+        gradients = torch.autograd.grad(
+            values.sum(), [call.output for call in calls], materialize_grads=True
+        )
+        for call, gradient in zip(calls, gradients, strict=True):
+            g = _units_second(call.layer, gradient)
+            with torch.no_grad():
+                total[call.weight] += _RULES[granularity](call.layer, call.input, g)
         seen += len(x)
-    return {name: value / seen for name, value in totals.items()}
+    return {name: value / seen for name, value in total.items()}
+
+
+@contextmanager
+def _recorded(model: nn.Module, names: Sequence[str]) -> Iterator[list[_Call]]:
+    """Record the calls of the layers that own the weights `names` in the block's forward pass.
+
+    The pass goes on with a copy of each output, so that nothing overwrites what is recorded.
+    """
+    wanted = {id(model.get_parameter(name)): name for name in names}
+    calls: list[_Call] = []
+
+    def hook(layer: nn.Module, weight: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            calls.append(_Call(layer, weight, inputs[0].detach(), output))
+            return output.clone()
+
+        return record
+
+    hooks = [
+        layer.register_forward_hook(hook(layer, wanted[id(layer.weight)]))
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and id(layer.weight) in wanted
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in hooks:
+            handle.remove()
 
 
 class ActGrad(SaliencyPruner):
@@ -150,23 +187,7 @@ class ActGrad(SaliencyPruner):
         generator: torch.Generator,
     ) -> Scores:
         """Return the mean |activation · gradient| of each element."""
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        layers = {
-            layer: names[id(module.weight)]
-            for layer, module in model.named_modules()
-            if isinstance(getattr(module, "weight", None), nn.Parameter)
-            and names[id(module.weight)] in candidates.shapes
-        }
         found = activation_gradient_scores(
-            model, objective, batches, mask, layers, candidates.granularity
+            model, objective, batches, mask, list(candidates.shapes), candidates.granularity
         )
-        own = dict(model.named_parameters())
-        return Scores(
-            {
-                name: found.get(
-                    name, torch.zeros(candidates.element_shape(name), device=own[name].device)
-                )
-                for name in candidates.shapes
-            },
-            candidates,
-        )
+        return Scores(found, candidates)

@@ -21,3 +21,4 @@ class Force(Snip):
     schedule: Literal["oneshot", "linear", "exponential"] = Field(
         "exponential", description="how the density falls: at once, or over rounds"
     )
+    rounds: int = Field(60, ge=1, le=10_000, description="rounds of an iterative schedule")

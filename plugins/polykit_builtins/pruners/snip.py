@@ -43,7 +43,8 @@ def snip_saliency(
     seen = 0
     if group is None:
         for x, y in batches:
-            values = objective.values(model, x.to(device), y.to(device), params=params)
+            with torch.enable_grad():
+                values = objective.values(model, x.to(device), y.to(device), params=params)
             grads = torch.autograd.grad(values.sum(), list(weights.values()), allow_unused=True)
             for name, gradient in zip(weights, grads, strict=True):
                 if gradient is not None:

@@ -1,0 +1,3 @@
+import polykit.testing
+
+test_contract = polykit.testing.contract("polykit-example")

@@ -1,0 +1,81 @@
+"""Carries out a run under the eyes of a user, and prints what came of it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from polykit.cli.group import State
+from polykit.cli.output import new_table, note, print_json, print_table, say
+from polykit.cli.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from polykit.registry import Registry
+    from polykit.session import Run
+
+
+def carry_out(
+    state: State, start: Callable[[Registry], Run], *, as_json: bool, report: bool
+) -> None:
+    """Run, show progress, print the result; exit 1 if a cell failed.
+
+    An interruption goes on to the caller, with the command that continues the run.
+    """
+    from polykit import session
+
+    registry = state.working_registry()
+    display = ProgressDisplay(quiet=state.quiet)
+    registry.register(display, "progress", "polykit")
+    try:
+        run = start(registry)
+    except KeyboardInterrupt:
+        how = f"polykit analyze --resume {shlex.quote(str(display.path))}"
+        raise KeyboardInterrupt(
+            f"interrupted; continue with: {how}" if display.path else "interrupted"
+        ) from None
+    finally:
+        display.stop()
+    show(run, as_json=as_json)
+    if report:
+        page = session.write_report(run.path)
+        (note if as_json else say)(f"report  {page}")
+    if run.status != "complete":
+        raise typer.Exit(1)
+
+
+def show(run: Run, *, as_json: bool) -> None:
+    """Print the run's rows as JSON, or its headline numbers as a table."""
+    for line in run.notices:
+        note(f"notice: {line}")
+    if as_json:
+        print_json({"run": str(run.path), "rows": run.rows.to_dict("records")})
+        return
+    _print_summary(run)
+    seeds = run.rows["seed"].nunique()
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    say(f"\n{spread}\nrun     {run.path}")
+
+
+def _print_summary(run: Run) -> None:
+    """Print one line per pruner, density and stage, one column per metric's headline."""
+    numbers = run.summary()
+    headlines = {metric["label"]: metric["headline"] for metric in run.meta["plugins"]["metrics"]}
+    labels = list(dict.fromkeys(numbers.columns.get_level_values(0)))
+    titles = [n if n == headlines[n] else f"{n} {headlines[n]}" for n in labels]
+    table = new_table("pruner", "density", "stage", *titles)
+    for (pruner, density, stage), row in zip(
+        numbers.index, numbers.to_dict("records"), strict=True
+    ):
+        cells = [_spread(row[label, "mean"], row[label, "sd"]) for label in labels]
+        table.add_row(pruner, f"{density:g}", stage, *cells)
+    print_table(table)
+
+
+def _spread(mean: float, deviation: float) -> str:
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.3g}" if math.isnan(deviation) else f"{mean:.3g} ± {deviation:.2g}"

@@ -1,0 +1,152 @@
+"""Options of the command line made from a config class, and their values layered.
+
+Precedence: command line, then environment, then file, then the class's own defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_origin
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from polykit.cli.fields import bounds_text, default_of, type_text, value_text
+from polykit.errors import UsageError, did_you_mean
+from polykit.registry import read_value
+
+Config = TypeVar("Config", bound=BaseModel)
+ENVIRONMENT = "POLYKIT_ANALYZE_"
+
+
+def parameters(
+    config: type[BaseModel], flags: Mapping[str, str], panels: Mapping[str, str], panel: str
+) -> list[inspect.Parameter]:
+    """Return a command's parameter for every field of `config` but tables.
+
+    `flags` names the options that are not called like their field, `panels` the help panel of a
+    field, `panel` that of the others. Values arrive as text, or None if not given.
+    """
+    return [
+        _parameter(name, field, flags.get(name, flag_of(name)), panels.get(name, panel))
+        for name, field in config.model_fields.items()
+        if not _is_table(field)
+    ]
+
+
+def flag_of(name: str) -> str:
+    """Write a field's name as an option.
+
+    >>> flag_of("prune_at")
+    '--prune-at'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def _parameter(name: str, field: FieldInfo, flag: str, panel: str) -> inspect.Parameter:
+    default = default_of(field)
+    about = [] if _is_list(field) else [bounds_text(field)]
+    about += [] if default is None else [f"default: {value_text(default).replace(',', ' ')}"]
+    more = "; ".join(part for part in about if part)
+    again = " Repeatable." if _is_list(field) else ""
+    names = [flag, f"--no-{flag.removeprefix('--')}"] if field.annotation is bool else [flag]
+    option = typer.Option(
+        "/".join(names),
+        metavar=None if field.annotation is bool else _metavar(field),
+        help=escape(f"{field.description}{f' ({more})' * bool(more)}.{again}"),
+        envvar=ENVIRONMENT + name.upper(),
+        show_envvar=False,
+        show_default=False,
+        rich_help_panel=panel,
+    )
+    kind: Any = list[str] | None if _is_list(field) else str | None
+    if field.annotation is bool:
+        kind = bool | None
+    annotation = Annotated[kind, option]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in (tuple, list)
+
+
+def _is_table(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in (dict, Mapping)
+
+
+def _metavar(field: FieldInfo) -> str:
+    text = type_text(field.annotation).removeprefix("list of ").removesuffix(" | none")
+    return {"str": "TEXT", "int": "INT", "float": "FLOAT"}.get(text, text.replace(" ", ""))
+
+
+def read_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read `PLUGIN.OPTION=VALUE` as often as given.
+
+    >>> read_options(["force.rounds=5", "mlp.widths=64,32"])
+    {'force': {'rounds': '5'}, 'mlp': {'widths': '64,32'}}
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        address, equals, value = text.partition("=")
+        plugin, dot, option = address.rpartition(".")
+        if not (equals and dot and plugin and option):
+            raise UsageError(
+                f"-o {text!r} is not understood; write PLUGIN.OPTION=VALUE, e.g. -o force.rounds=5"
+            )
+        tables.setdefault(plugin, {})[option] = read_value(value)
+    return tables
+
+
+def read_file(path: Path, config: type[BaseModel]) -> dict[str, Any]:
+    """Read a TOML file whose keys are the fields of `config`."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the config file {path} is no TOML: {error}") from error
+    for key in values:
+        if key not in config.model_fields:
+            known = ", ".join(config.model_fields)
+            hint = did_you_mean(key, config.model_fields)
+            raise UsageError(f"{path} has an unknown key {key!r}.{hint} The keys: {known}")
+    return values
+
+
+def layer(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` above `values`; tables are laid entry by entry.
+
+    >>> layer({"a": 1, "t": {"x": 1, "y": 1}}, {"t": {"y": 2}})
+    {'a': 1, 't': {'x': 1, 'y': 2}}
+    """
+    result = dict(values)
+    for key, value in over.items():
+        below = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        result[key] = layer(below, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def build(config: type[Config], values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
+    """Make the config; a UsageError names each bad value by where it came from.
+
+    `origins` maps a field to what the user wrote it with: an option, a variable or a file's key.
+    """
+    try:
+        return config(**values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            place = [str(part) for part in problem["loc"]]
+            reason = problem["msg"].removeprefix("Value error, ")
+            name = origins.get(place[0], place[0]) if place else ""
+            value = problem["input"]
+            text = value_text(value) if isinstance(value, list | tuple) else repr(value)
+            lines.append(f"{name} {text}: {reason}" if name else reason)
+        raise UsageError("; ".join(lines)) from None

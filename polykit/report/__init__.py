@@ -1,0 +1,1 @@
+"""Figures, words and the HTML page, drawn from a saved run only."""

@@ -1,0 +1,86 @@
+"""Small wording shared by figures and sentences: numbers, intervals, stages, lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polykit.report.numbers import Estimate
+
+
+def number(value: float, like: float | None = None) -> str:
+    """Write a number with three significant digits, or with as many decimals as `like` gets.
+
+    >>> number(0.12345), number(-12.345), number(12345.6), number(0.1, like=12.3)
+    ('0.123', '−12.3', '12,346', '0.1')
+    """
+    scale = abs(value if like is None else like)
+    if scale and not 1e-4 <= scale < 1e9:
+        return f"{value:.2e}".replace("-", "−")
+    decimals = max(0, 2 - math.floor(math.log10(scale))) if scale else 2
+    text = f"{value:,.{decimals}f}"
+    return (text.lstrip("-") if float(text.replace(",", "")) == 0 else text).replace("-", "−")
+
+
+def signed(value: float, like: float | None = None) -> str:
+    """Write a difference with its sign.
+
+    >>> signed(0.5), signed(-0.5)
+    ('+0.500', '−0.500')
+    """
+    text = number(value, like)
+    return f"+{text}" if value > 0 else text
+
+
+def interval(estimate: Estimate, name: str = "") -> str:
+    """Write a difference with its interval in brackets, to two digits of its half width.
+
+    With a single seed there is no interval. `name` is what to call it where it first appears.
+
+    >>> interval(Estimate(-1.214, 3, 0.288))
+    '−1.21 [−1.50, −0.93]'
+    >>> interval(Estimate(-1.214, 3, 0.288), "95 % interval ")
+    '−1.21 [95 % interval −1.50, −0.93]'
+    >>> interval(Estimate(0.5, 1))
+    '+0.500'
+    """
+    if estimate.half is None:
+        return signed(estimate.mean)
+    like = 10 * estimate.half or estimate.mean
+    ends = f"{number(estimate.low, like)}, {number(estimate.high, like)}"
+    return f"{signed(estimate.mean, like)} [{name}{ends}]"
+
+
+def seeds(n: int) -> str:
+    """Write a number of seeds.
+
+    >>> seeds(1), seeds(3)
+    ('1 seed', '3 seeds')
+    """
+    return f"{n} seed{'' if n == 1 else 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Write a list as people do.
+
+    >>> listed(["a", "b", "c"]), listed(["a"])
+    ('a, b and c', 'a')
+    """
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def capital(text: str) -> str:
+    """Write the first letter large and leave the rest alone.
+
+    >>> capital("a ReLU")
+    'A ReLU'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def stage_words(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Say what the stages are called in this run: it matters when the network was pruned."""
+    if (meta.get("config") or {}).get("prune_at") == "init":
+        return {"pruned": "before training", "retrained": "after training"}
+    return {"pruned": "right after pruning", "retrained": "after retraining"}

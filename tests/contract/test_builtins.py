@@ -1,0 +1,64 @@
+"""The contract tests that third parties run, run over every built-in plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+import polykit.testing
+from polykit_builtins.datasets.vision import Cifar10, FashionMnist, Mnist
+
+
+def files(*shape: int) -> type:
+    """Stand in for torchvision's class, with 40 pictures and no files."""
+
+    class Files:
+        data = np.random.default_rng(0).integers(0, 256, (40, *shape), dtype=np.uint8)
+        targets = tuple(number % 10 for number in range(40))
+        classes = tuple("abcdefghij")
+
+        def __init__(self, root: Path, *, train: bool, download: bool) -> None: ...
+
+    return Files
+
+
+@pytest.fixture(autouse=True)
+def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for plugin, shape in ((Mnist, (28, 28)), (FashionMnist, (28, 28)), (Cifar10, (32, 32, 3))):
+        monkeypatch.setattr(plugin, "source", files(*shape))
+
+
+def root(folder: Path) -> dict[str, str]:
+    return {"root": str(folder)}
+
+
+def pictures(folder: Path) -> dict[str, object]:
+    for level, name in ((0, "cat"), (255, "dog")):
+        (folder / name).mkdir(exist_ok=True)
+        for number in range(10):
+            Image.new("RGB", (20, 16), (level, number, 0)).save(folder / name / f"{number}.png")
+    return {"path": str(folder), "size": 12, "crop": 8}
+
+
+def make(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(outputs))
+
+
+def factory(folder: Path) -> dict[str, str]:
+    return {"target": f"{__name__}:make"}
+
+
+test_contract = polykit.testing.contract(
+    "polykit",
+    options={
+        "mnist": root,
+        "fashion-mnist": root,
+        "cifar10": root,
+        "imagefolder": pictures,
+        "factory": factory,
+    },
+)

@@ -1,0 +1,118 @@
+import errno
+import os
+
+import pandas as pd
+import pytest
+import torch
+
+from polykit.errors import RunError
+from polykit.runtime import files
+from polykit.runtime.store import CellResult, RunStore, empty, tensor_bytes
+
+META = {"status": "running", "config": {}}
+
+
+def result(value=1.0):
+    row = {"seed": 0, "pruner": "p", "density": 0.5, "achieved_density": 0.5, "stage": "pruned"}
+    row |= {"metric": "m", "layer": "all", "statistic": "s", "value": value}
+    tables = {"rows": pd.DataFrame([row]), "units": empty("units"), "history": empty("history")}
+    return CellResult(tables, {"t.safetensors": tensor_bytes({"x": torch.arange(3)})}, ("note",))
+
+
+def test_round_trip_and_same_bytes(tmp_path):
+    paths = []
+    for name in ("a", "b"):
+        store = RunStore.create(tmp_path / name, META)
+        for cell, value in (("two", 2.0), ("one", 1.0))[:: 1 if name == "a" else -1]:
+            store.write_cell(cell, result(value))
+        store.collect(["one", "two", "missing"])
+        paths.append(store.path)
+    assert [len(RunStore.open(p).load().rows) for p in paths] == [2, 2]
+    assert list(RunStore.open(paths[0]).load().rows["value"]) == [1.0, 2.0]
+    for file in ("rows.parquet", "units.parquet", "history.parquet", "cells/one/rows.parquet"):
+        assert (paths[0] / file).read_bytes() == (paths[1] / file).read_bytes()
+    store = RunStore.open(paths[0])
+    assert store.notices(["one", "two"]) == ["note"]
+    assert torch.equal(store.read_tensors("one", "t.safetensors")["x"], torch.arange(3))
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    store = RunStore.create(tmp_path / "run", META)
+    store.write_cell("done", result())
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    real = os.fsync
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(RunError, match=r"no space left.*--resume"):
+        store.write_cell("next", result())
+    with pytest.raises(RunError, match="no space left"):
+        store.write_meta({**META, "status": "complete"})
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
+    assert store.meta["status"] == "running"
+    monkeypatch.undo()
+    store.write_cell("next", result())
+    assert store.has("next")
+
+
+def test_a_cell_written_twice_stays_as_it_was(tmp_path):
+    store = RunStore.create(tmp_path / "run", META)
+    store.write_cell("c", result(1.0))
+    store.write_cell("c", result(2.0))
+    store.collect(["c"])
+    assert list(store.load().rows["value"]) == [1.0]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\x00b", "/etc"])
+def test_cells_cannot_leave_the_run(tmp_path, name):
+    store = RunStore.create(tmp_path / "run", META)
+    with pytest.raises(RunError, match="no cell name"):
+        store.write_cell(name, result())
+
+
+def test_places_that_cannot_be_a_run(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        RunStore.create(tmp_path / "full", META)
+    with pytest.raises(RunError, match="not a run"):
+        RunStore.open(tmp_path / "full")
+    with pytest.raises(RunError, match=r"run\.json"):
+        RunStore.open(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file"):
+        RunStore.create(tmp_path / "file" / "run", META)
+    (tmp_path / "full" / "run.json").write_text("{broken")
+    with pytest.raises(RunError, match="cannot be read"):
+        _ = RunStore.open(tmp_path / "full").meta
+
+
+def test_not_writable_is_said(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
+    with pytest.raises(RunError, match=r"not writable.*--out"):
+        RunStore.create(tmp_path / "run", META)
+
+
+def test_damaged_tables_are_said(tmp_path):
+    store = RunStore.create(tmp_path / "run", META)
+    with pytest.raises(RunError, match="--resume"):
+        store.load()
+    store.collect([])
+    assert len(store.load().rows) == 0
+    (store.path / "rows.parquet").write_bytes(b"PAR1nonsense")
+    with pytest.raises(RunError, match=r"rows\.parquet"):
+        store.load()
+
+
+def test_names_of_new_runs_do_not_meet(tmp_path):
+    names = [RunStore.create_in(tmp_path, "run", META).path.name for _ in range(3)]
+    assert names == ["run", "run-2", "run-3"]
