@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -249,7 +248,7 @@ def _config(store: RunStore) -> AnalyzeConfig:
 
 
 def _create(setup: Setup, out: Path | None, runs_dir: Path) -> RunStore:
-    meta = workflow.describe(setup, _command(setup.config))
+    meta = workflow.describe(setup, setup.config.command())
     if out is not None:
         return RunStore.create(out, meta)
     parts = (setup.config.dataset, setup.config.model)
@@ -263,34 +262,3 @@ def _carry_out(setup: Setup, store: RunStore) -> Run:
     if failures:
         _log.warning("%d of the cells failed: %s", len(failures), ", ".join(failures))
     return Run(store.path)
-
-
-def _command(config: AnalyzeConfig) -> str:
-    """The command line that repeats an analysis: every option that differs from its default."""
-    flags = {
-        "pruners": "--pruner",
-        "metrics": "--metric",
-        "densities": "--density",
-        "seeds": "--seed",
-        "layers": "--layer",
-        "prune_layers": "--prune-layer",
-    }
-    words = ["polykit", "analyze"]
-    for name, info in AnalyzeConfig.model_fields.items():
-        value = getattr(config, name)
-        if value == info.get_default(call_default_factory=True):
-            continue
-        flag = flags.get(name, f"--{name.replace('_', '-')}")
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{name}")
-        elif isinstance(value, Mapping):
-            words += [
-                word
-                for p, o in value.items()
-                for k, v in o.items()
-                for word in ("-o", f"{p}.{k}={v}")
-            ]
-        else:
-            many = value if isinstance(value, tuple) else (value,)
-            words += [word for item in many for word in (flag, str(item))]
-    return shlex.join(words)

@@ -12,6 +12,10 @@ import pytest
 
 from polykit.registry import Registry
 
+# The networks of tests are tiny: threads only cost time, very much of it on busy cores. Set before
+# anything imports torch, and handed on to the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 class Site:
     """A folder on the path where tests put plugin distributions, as an installer would."""

@@ -18,7 +18,7 @@ from polykit.cli.results import carry_out
 from polykit.cli.runs import PANEL, RUNS, JsonOption, OutOption, ReportOption, RunsDirOption
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.workflows.config import AnalyzeConfig
+from polykit.workflows.config import FLAGS, AnalyzeConfig
 
 EXAMPLES = """Train or load networks, prune them, and measure what that did to their units.
 
@@ -36,14 +36,6 @@ EPILOG = (
     f"field's name, or as {settings.ENVIRONMENT}FIELD (several values: separated by blanks). What "
     "is written here goes before the environment, the environment before the file."
 )
-FLAGS = {
-    "pruners": "--pruner",
-    "metrics": "--metric",
-    "densities": "--density",
-    "seeds": "--seed",
-    "layers": "--layer",
-    "prune_layers": "--prune-layer",
-}
 WHAT, HOW, TRAINING = "What to run", "What to prune and measure", "Training"
 PANELS = [WHAT, HOW, TRAINING, PANEL]
 PLACES = {

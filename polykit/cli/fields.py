@@ -72,17 +72,3 @@ def default_of(field: FieldInfo) -> Any:
     """Return a field's default; None where there is none."""
     value = field.get_default(call_default_factory=True)
     return None if value is PydanticUndefined else value
-
-
-def value_text(value: Any) -> str:
-    """Write a value as it is written on the command line.
-
-    >>> value_text((0.5, 0.2)), value_text(None), value_text({"force": {"rounds": 5}})
-    ('0.5,0.2', 'none', 'force.rounds=5')
-    """
-    if isinstance(value, Mapping):
-        pairs = [(plugin, o, v) for plugin, table in value.items() for o, v in table.items()]
-        return " ".join(f"{plugin}.{o}={value_text(v)}" for plugin, o, v in pairs)
-    if isinstance(value, tuple | list):
-        return ",".join(value_text(item) for item in value)
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

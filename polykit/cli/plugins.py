@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from polykit.api import KINDS, Kind
-from polykit.cli.fields import describe, value_text
+from polykit.cli.fields import describe
 from polykit.cli.group import COMMANDS, State, state_of
 from polykit.cli.output import new_table, note, print_json, print_table, say
 from polykit.errors import PluginError, UsageError, did_you_mean
 from polykit.registry import Found, PluginInfo, Registry
+from polykit.workflows.config import value_text
 
 app = typer.Typer(
     help="List, explain, check and make plugins.",

@@ -75,7 +75,8 @@ def _print_summary(run: Run) -> None:
     print_table(table)
 
 
-def _spread(mean: float, deviation: float) -> str:
+def _spread(mean: float, sd: float) -> str:
     if math.isnan(mean):
         return "–"
-    return f"{mean:.3g}" if math.isnan(deviation) else f"{mean:.3g} ± {deviation:.2g}"
+    shown = f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}"
+    return f"{shown} ± {sd:.2g}" if sd > 0 else shown

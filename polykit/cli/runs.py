@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polykit.cli.fields import value_text
 from polykit.cli.group import state_of
 from polykit.cli.output import new_table, print_json, print_table, say
 from polykit.errors import RunError, UsageError, did_you_mean
+from polykit.workflows.config import value_text
 
 if TYPE_CHECKING:
     from polykit.session import Run

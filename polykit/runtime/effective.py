@@ -83,12 +83,14 @@ def effective_mask(model: nn.Module, mask: Mask, x: Tensor, target: UnitRef | No
     finally:
         for hook in hooks:
             hook.remove()
-    alive = {name: mask[name] & (grad > 0) for name, grad in zip(weights, grads, strict=True)}
+    alive = dict(mask)
+    for name, grad in zip(weights, grads, strict=True):
+        alive[name] &= grad > 0
     names = {id(parameter): name for name, parameter in own.items()}
     for layer in layers.values():
         weight, bias = names.get(id(layer.weight), ""), names.get(id(layer.bias), "")
-        if weight in alive and bias in mask:
-            alive[bias] = mask[bias] & alive[weight].flatten(1).any(1)
+        if weight in mask and bias in mask:
+            alive[bias] &= alive[weight].flatten(1).any(1)
     return Mask(alive, {name: mask.eligible(name) for name in mask})
 
 
@@ -185,11 +187,18 @@ def _pooled(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor:
-    """A max pool in which every place of the window counts."""
+    """Max pool in which every place of the window counts."""
     if return_indices or dilation not in (1, (1,), (1, 1), (1, 1, 1)):
         raise RuntimeError("a max pool that is dilated or returns indices hides paths")
     pool = {3: F.avg_pool1d, 4: F.avg_pool2d, 5: F.avg_pool3d}[input.dim()]
     return pool(input, kernel_size, stride or kernel_size, padding, ceil_mode)
+
+
+def _adaptively_pooled(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
+    if return_indices:
+        raise RuntimeError("a max pool that returns indices hides paths")
+    pool = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
+    return pool[input.dim()](input, output_size)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -211,9 +220,12 @@ _RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("softmax", "log_softmax"), _normalised),
     **dict.fromkeys(("max", "min"), _largest),
     **dict.fromkeys(("amax", "amin"), _largest_along),
-    **{f"max_pool{n}d": _pooled for n in (1, 2, 3)},
-    **{f"max_pool{n}d_with_indices": _pooled for n in (1, 2, 3)},
-    **{f"adaptive_max_pool{n}d": getattr(F, f"adaptive_avg_pool{n}d") for n in (1, 2, 3)},
+    **{f"max_pool{n}d{more}": _pooled for n in (1, 2, 3) for more in ("", "_with_indices")},
+    **{
+        f"adaptive_max_pool{n}d{more}": _adaptively_pooled
+        for n in (1, 2, 3)
+        for more in ("", "_with_indices")
+    },
     "glu": _gated,
     "scaled_dot_product_attention": _attended,
     "multi_head_attention_forward": _attended_by_heads,

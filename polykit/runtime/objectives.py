@@ -19,12 +19,19 @@ Position = Literal["mean", "max", "center"] | tuple[int, ...]
 """Where on its map a unit's value is read."""
 
 
-def task_loss(outputs: Tensor, targets: Tensor, task: str) -> Tensor:
-    """Return each sample's loss `[n]`: cross-entropy, or the mean squared error over outputs."""
+def task_loss(
+    outputs: Tensor, targets: Tensor, task: str, reduction: Literal["none", "mean"] = "none"
+) -> Tensor:
+    """Return each sample's loss `[n]`, or their mean: cross-entropy, or squared error over outputs.
+
+    >>> from torch import tensor
+    >>> task_loss(tensor([[1.0, 3.0]]), tensor([[1.0, 1.0]]), "regression")
+    tensor([2.])
+    """
     if task == "classification":
-        return F.cross_entropy(outputs, targets, reduction="none")
+        return F.cross_entropy(outputs, targets, reduction=reduction)
     squared = (outputs - targets.reshape(outputs.shape)).square()
-    return squared.reshape(len(squared), -1).mean(1)
+    return squared.mean() if reduction == "mean" else squared.reshape(len(squared), -1).mean(1)
 
 
 @dataclass(frozen=True)

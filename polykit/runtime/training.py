@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -22,27 +21,11 @@ from polykit.runtime.masking import apply_mask, on_model
 from polykit.runtime.objectives import task_loss
 from polykit.runtime.seeds import generator, seeded
 from polykit.runtime.trace import evaluating
+from polykit.runtime.training_config import TrainingConfig
 from polykit.types import Data, Mask, Split
 
 CHECKPOINT_SECONDS = 5.0
 """How much work an interruption may cost."""
-
-
-class TrainingConfig(BaseModel):
-    """How to train; every field has a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    optimizer: Literal["adam", "sgd", "adagrad"] = Field("adam", description="the optimiser")
-    lr: float = Field(1e-3, gt=0, description="learning rate")
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum, of sgd only")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty")
-    batch_size: int = Field(64, ge=1, description="samples per training step")
-    stop: Literal["epochs", "loss", "best"] = Field(
-        "epochs",
-        description="end after all epochs, at a validation loss, or keep the best validation epoch",
-    )
-    stop_loss: float = Field(0.2, gt=0, description="validation loss at which stop=loss ends")
 
 
 @dataclass(frozen=True)
@@ -138,13 +121,12 @@ def _one_epoch(
     try:
         for x, y in data.train.batches(config.batch_size, order=order):
             optimizer.zero_grad(set_to_none=True)
-            loss = task_loss(model(x.to(device)), y.to(device), data.task).mean()
+            loss = task_loss(model(x.to(device)), y.to(device), data.task, "mean")
             loss.backward()
             optimizer.step()
-            with torch.no_grad():
-                for parameter, keep in kept:
-                    parameter.mul_(keep)
-            total += loss.detach() * len(x)
+            for parameter, keep in kept:
+                parameter.data.mul_(keep)
+            total.add_(loss.detach(), alpha=len(x))
             count += len(x)
     except (RuntimeError, ValueError, IndexError) as error:
         raise TrainingError(

@@ -30,14 +30,14 @@ def density(plugin: Plugin, folder: Path) -> None:
     pruner: Pruner = plugin.create(folder)
     answer_all(
         (f"{setting}, density {wanted}", partial(_check_density, pruner, setting, wanted))
-        for setting in _settings()
+        for setting in _settings(*UNITS)
         for wanted in (0.5, 0.1)
     )
 
 
 def choices(plugin: Plugin, folder: Path) -> None:
     """Every choice that an option offers gives such a mask, too."""
-    setting = next(_settings())
+    setting = next(_settings(*UNITS))
     answer_all(
         (label, partial(_check_density, pruner, setting, 0.3))
         for label, pruner in plugin.variants(folder)
@@ -55,7 +55,7 @@ def deterministic(plugin: Plugin, folder: Path) -> None:
             second = setting.prune(pruner, 0.3)
         expect(first == second, "two runs with the same generator gave different masks")
 
-    answer_all((str(setting), partial(check, setting)) for setting in _settings())
+    answer_all((str(setting), partial(check, setting)) for setting in _settings("convnet"))
 
 
 class _Setting:
@@ -91,10 +91,11 @@ class _Setting:
             )
 
 
-def _settings() -> Iterator[_Setting]:
-    combinations = itertools.product(UNITS, get_args(Granularity), get_args(Competition))
+def _settings(*networks: str) -> Iterator[_Setting]:
+    """Every granularity and competition, and a unit to preserve, on each of the networks."""
+    combinations = itertools.product(networks, get_args(Granularity), get_args(Competition))
     yield from (_Setting(*combination) for combination in combinations)
-    yield from (_Setting(network, "weight", "global", unit=True) for network in UNITS)
+    yield from (_Setting(network, "weight", "global", unit=True) for network in networks)
 
 
 def _trained(data: Data, model: nn.Module, mask: Mask) -> nn.Module:

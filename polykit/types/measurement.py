@@ -62,7 +62,8 @@ class Subject:
 class Measurement:
     """A metric's result.
 
-    `units`: one row per unit with columns `layer`, `unit` and one float column per statistic.
+    `units`: one row per unit with columns `layer`, `unit` and one column per statistic; means over
+    units are taken of float columns only, since the mean of a code means nothing.
     `layers`: layer → statistic → value, for statistics that belong to a layer as a whole.
     `summary`: statistic → value for the network. `arrays`: tensors worth saving.
 
@@ -83,7 +84,8 @@ class Measurement:
         """
         table: dict[tuple[str, str], float] = {}
         if self.units is not None and len(self.units):
-            statistics = [name for name in self.units.columns if name not in ("layer", "unit")]
+            columns = [str(name) for name in self.units.columns if name not in ("layer", "unit")]
+            statistics = [n for n in columns if pd.api.types.is_float_dtype(self.units[n])]
             for statistic in statistics:
                 table[ALL_LAYERS, statistic] = float(self.units[statistic].mean())
             means = self.units.groupby("layer", sort=False)[statistics].mean()

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from polykit.runtime.training import TrainingConfig
+from polykit.runtime.training_config import TrainingConfig
+
+FLAGS = {
+    "pruners": "--pruner",
+    "metrics": "--metric",
+    "densities": "--density",
+    "seeds": "--seed",
+    "layers": "--layer",
+    "prune_layers": "--prune-layer",
+    "options": "-o",
+}
+"""Command line flags that are not simply the field's name."""
 
 
 class AnalyzeConfig(TrainingConfig):
@@ -79,3 +92,41 @@ class AnalyzeConfig(TrainingConfig):
         """Eight hex digits over every option, defaults included, and every plugin's options."""
         content = json.dumps([self.model_dump(mode="json"), plugins], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+    def command(self) -> str:
+        """The command line that repeats the analysis: every option that is not its default.
+
+        >>> AnalyzeConfig(seeds=(3,), control=False).command()
+        'polykit analyze --seed 3 --no-control'
+        """
+        words = ["polykit", "analyze"]
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value == info.get_default(call_default_factory=True):
+                continue
+            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+            if isinstance(value, bool):
+                words.append(flag if value else f"--no-{name}")
+            elif isinstance(value, Mapping):
+                pairs = [
+                    (plugin, o, v) for plugin, table in value.items() for o, v in table.items()
+                ]
+                words += [w for p, o, v in pairs for w in (flag, f"{p}.{o}={value_text(v)}")]
+            else:
+                many = value if isinstance(value, tuple) else (value,)
+                words += [word for item in many for word in (flag, value_text(item))]
+        return shlex.join(words)
+
+
+def value_text(value: Any) -> str:
+    """Write a value as it is written on the command line.
+
+    >>> value_text((0.5, 0.2)), value_text(None), value_text({"force": {"rounds": 5}})
+    ('0.5,0.2', 'none', 'force.rounds=5')
+    """
+    if isinstance(value, Mapping):
+        pairs = [(plugin, o, v) for plugin, table in value.items() for o, v in table.items()]
+        return " ".join(f"{plugin}.{o}={value_text(v)}" for plugin, o, v in pairs)
+    if isinstance(value, tuple | list):
+        return ",".join(value_text(item) for item in value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

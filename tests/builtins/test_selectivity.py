@@ -84,7 +84,8 @@ def test_negative_activations_stay_in_range() -> None:
 
 
 def test_equal_means_are_not_selective() -> None:
-    difference, index, _ = selectivity(torch.full((3, 1), 0.1, dtype=torch.float64))
+    assert (0.1 + 0.1 + 0.1) / 3 > 0.1  # the mean of the others is above the largest
+    difference, index, _ = selectivity(torch.full((4, 1), 0.1, dtype=torch.float64))
     assert difference.item() == index.item() == 0
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from polykit import session
 from polykit.cli import analyze as command
-from polykit.cli.fields import default_of, value_text
-from polykit.workflows.config import AnalyzeConfig
+from polykit.cli.fields import default_of
+from polykit.workflows.config import AnalyzeConfig, value_text
 
 SHORT = ("--seed", "0", "--density", "0.5", "--pruner", "magnitude", "--metric", "hoyer")
 SHORT += ("--epochs", "2", "--retrain-epochs", "0")
@@ -141,7 +141,7 @@ def test_command_in_the_run_leads_back_to_its_configuration(configured):
         *("--pruner", "force:rounds=5", "--seed", "3", "--no-control", "--scope", "layer"),
         *("-o", "hoyer.at=pre", "--metric", "hoyer", "--prune-layer", "hid*"),
     )
-    line = shlex.split(session._command(config))
+    line = shlex.split(config.command())
     assert line[:2] == ["polykit", "analyze"]
     assert configured(*line[2:]) == config
 

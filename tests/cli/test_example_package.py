@@ -71,7 +71,7 @@ def test_template_is_part_of_the_wheel(run):
 
 def test_plugins_run_through_the_command_line(run):
     chosen = ("--pruner", "wanda", "--metric", "kurtosis", "--dataset", "wine")
-    short = ("--seed", "0", "--density", "0.5", "--json")
+    short = ("--seed", "0", "--density", "0.5", "--json", "--no-report")
     result = json.loads(run("polykit", "analyze", *chosen, *short))
     rows = result["rows"]
     pruners = {row["pruner"] for row in rows}

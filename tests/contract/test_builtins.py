@@ -60,5 +60,6 @@ test_contract = polykit.testing.contract(
         "cifar10": root,
         "imagefolder": pictures,
         "factory": factory,
+        "force": lambda folder: {"rounds": 4},
     },
 )

@@ -8,7 +8,8 @@ from polykit.errors import TrainingError
 from polykit.runtime import training
 from polykit.runtime.data import as_data
 from polykit.runtime.splits import TensorSplit
-from polykit.runtime.training import TrainingConfig, evaluate, train
+from polykit.runtime.training import evaluate, train
+from polykit.runtime.training_config import TrainingConfig
 from polykit.types import Mask
 
 CPU = torch.device("cpu")

@@ -30,7 +30,7 @@ from polykit.types import Column, FeatureSpace, Measurement, Site, Subject, Trac
 Encoder = Callable[[Tensor], Tensor]
 """Maps features `[n, q]` to model inputs `[n, *shape]`, row by row."""
 
-CHUNK_NUMBERS = 2**24
+CHUNK_NUMBERS = 2**26
 """How many numbers (inputs and outputs of all modules) the rows of a default chunk may need."""
 
 CAPTUM_STEPS = 50
@@ -48,14 +48,14 @@ class IntegratedGradients(Metric):
     """
 
     columns: ClassVar[dict[str, Column]] = {
-        "ratio": Column("sum of a unit's attributions / the largest; 0 if silent", "features", 0),
+        "ratio": Column("polysemanticity, 0 for silent units", "features per unit", 0),
         "entropy": Column("entropy of a unit's attributions", "nats", 0),
         "entropy_normalised": Column("entropy, min–max over the responding units", "", 0, 1),
-        "effective_features": Column("exp(entropy); 0 if silent", "features", 0),
-        "count": Column("attributions above the threshold", "features", 0),
-        "participation": Column("(sum of attributions)² / sum of squares", "features", 0),
+        "effective_features": Column("exp(entropy); 0 if silent", "features per unit", 0),
+        "count": Column("attributions above the threshold", "features per unit", 0),
+        "participation": Column("(sum of attributions)² / sum of squares", "features per unit", 0),
         "silent": Column("units that no feature moves", "share", 0, 1),
-        "ratio_responding": Column("mean ratio of the units that are not silent", "features", 1),
+        "ratio_responding": Column("polysemanticity of responding units", "features per unit", 1),
         "capacity": Column("how much of the layer a feature has to itself, mean", "share", 0, 1),
         "total_feature_dimensionality": Column(
             "share of the features that the units represent", "share", 0, 1

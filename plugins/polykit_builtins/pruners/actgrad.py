@@ -128,9 +128,9 @@ def activation_gradient_scores(
     seen = 0
     for x, y in batches:
         with _recorded(model, names) as calls, torch.enable_grad():
-            values = objective.values(model, x.to(device), y.to(device), params=params)
+            value = objective.values(model, x.to(device), y.to(device), params=params).sum()
         gradients = torch.autograd.grad(
-            values.sum(), [call.output for call in calls], materialize_grads=True
+            value, [call.output for call in calls], materialize_grads=True
         )
         for call, gradient in zip(calls, gradients, strict=True):
             g = _units_second(call.layer, gradient)

@@ -44,11 +44,10 @@ def snip_saliency(
     if group is None:
         for x, y in batches:
             with torch.enable_grad():
-                values = objective.values(model, x.to(device), y.to(device), params=params)
-            grads = torch.autograd.grad(values.sum(), list(weights.values()), allow_unused=True)
+                value = objective.values(model, x.to(device), y.to(device), params=params).sum()
+            grads = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
             for name, gradient in zip(weights, grads, strict=True):
-                if gradient is not None:
-                    total[name] += gradient
+                total[name] += gradient
             seen += len(x)
         total = {name: value.abs() for name, value in total.items()}
     else:

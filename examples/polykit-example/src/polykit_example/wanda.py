@@ -43,9 +43,8 @@ class Wanda(SaliencyPruner):
         values = {}
         for name, layers in users.items():
             weight = parameters[name].detach().abs().double()
-            norms = _per_group(
-                sum(squares[layer] for layer in layers).sqrt(), model.get_submodule(layers[0])
-            )
+            total = torch.stack([squares[layer] for layer in layers]).sum(dim=0)
+            norms = _per_group(total.sqrt(), model.get_submodule(layers[0]))
             per_weight = weight * norms.view(*norms.shape, *(1,) * (weight.dim() - 2))
             values[name] = candidates.reduce(name, per_weight)
         return Scores(values, candidates)

@@ -1,0 +1,83 @@
+"""Any pruner × any metric × any model × any dataset: each runs, or refuses with a reason."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import polykit
+from polykit.errors import PolykitError
+from polykit.registry import Registry
+
+REGISTRY = Registry.discover()
+NAMES = {
+    kind: [found.entry.name for found in REGISTRY.entries(kind)]
+    for kind in ("pruner", "metric", "model", "dataset")
+}
+MODELS = {"mlp": "mlp:widths=8", "factory": "own_model:make"}
+OTHER_MODELS = ["squeezenet1_1"]
+"""torchvision's names are no entries; one stands for the convnets."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    for name, shade in (("dark", 40), ("light", 200)):
+        (root / name).mkdir()
+        for index in range(10):
+            picture = Image.new("RGB", (40, 40), (shade + index, shade, shade - index))
+            picture.save(root / name / f"{index}.png")
+    return root
+
+
+@cache
+def loaded(spec):
+    return REGISTRY.create("dataset", spec).instance.load()
+
+
+@pytest.mark.parametrize("metric", NAMES["metric"])
+@pytest.mark.parametrize("model", [*NAMES["model"], *OTHER_MODELS])
+@pytest.mark.parametrize("dataset", NAMES["dataset"])
+def test_every_combination_runs_or_refuses(tmp_path, pictures, monkeypatch, dataset, model, metric):
+    """All pruners at once: each is a cell of its own, and no cell may fail."""
+    monkeypatch.delenv("POLYKIT_DATA_ROOT", raising=False)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    spec = f"imagefolder:{pictures},size=64,crop=64" if dataset == "imagefolder" else dataset
+    try:
+        run = polykit.analyze(
+            MODELS.get(model, model),
+            loaded(spec),
+            pruners=NAMES["pruner"],
+            metrics=[metric],
+            densities=(0.5,),
+            seeds=(0,),
+            epochs=0,
+            retrain_epochs=0,
+            score_samples=8,
+            eval_batch_size=64,
+            options={"force": {"rounds": 3}},
+            registry=REGISTRY,
+            out=tmp_path / "run",
+        )
+    except PolykitError as refusal:
+        reason = f"{type(refusal).__name__}: {refusal}"
+        expected = expected_refusal(dataset, model, metric)
+        assert expected, f"unexpected refusal: {reason}"
+        assert expected in reason
+    else:
+        assert not expected_refusal(dataset, model, metric)
+        assert run.failures == {}
+        assert set(run.rows["pruner"]) == {"dense", *NAMES["pruner"]}
+        assert metric in set(run.rows["metric"])
+
+
+def expected_refusal(dataset, model, metric):
+    """The combinations that cannot make sense, each with a word of its reason."""
+    if dataset in ("cifar10", "mnist", "fashion-mnist"):
+        return "root"
+    if model == "squeezenet1_1" and dataset in ("digits", "toy"):
+        return "squeezenet1_1"
+    if dataset == "toy" and metric in ("accuracy", "selectivity"):
+        return "class"
+    return ""
