@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -160,7 +161,7 @@ def _details(found: Found) -> dict[str, Any]:
     if found.entry.kind == "command":
         return details
     plugin = found.options
-    details["doc"] = (plugin.__doc__ or "").strip()
+    details["doc"] = inspect.getdoc(plugin) or ""
     details["argument"] = plugin.argument
     details["options"] = describe(plugin)
     if found.entry.kind == "metric":

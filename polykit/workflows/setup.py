@@ -288,7 +288,7 @@ def slug(label: str) -> str:
     """Make a label fit for a file name, without letting two labels meet.
 
     >>> slug("force"), slug("force:rounds=5")
-    ('force', 'force_rounds=5-e58e')
+    ('force', 'force_rounds=5-7ccf')
     """
     clean = re.sub(r"[^A-Za-z0-9._=+-]", "_", label)
     return clean if clean == label else f"{clean}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"

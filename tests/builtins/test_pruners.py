@@ -32,7 +32,6 @@ from polykit.types import (
     Trace,
     UnitRef,
 )
-from polykit_builtins.pruners import actgrad
 from polykit_builtins.pruners.actgrad import ActGrad
 from polykit_builtins.pruners.force import Force
 from polykit_builtins.pruners.magnitude import Magnitude
@@ -311,15 +310,6 @@ def test_actgrad_is_activation_times_gradient_of_each_part(
     if pruned and not unit and network == "convnet":
         gone = ~case.candidates(granularity).elements(mask)["2.weight"]
         assert float(expected["2.weight"][gone].sum()) > 0
-
-
-def test_actgrad_does_not_depend_on_how_many_parts_it_holds_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    case = Case("convnet")
-    together = case.scores(ActGrad(), "kernel")
-    monkeypatch.setattr(actgrad, "_CHUNK", 1)
-    assert_same(case.scores(ActGrad(), "kernel"), together, 1e-12)
 
 
 @pytest.mark.parametrize("granularity", get_args(Granularity))

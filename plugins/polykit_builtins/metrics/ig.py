@@ -42,7 +42,7 @@ class IntegratedGradients(Metric):
 
     M_ij is the integrated gradient of unit i along feature j, baseline 0, input e_j. Only that
     coordinate moves, so it is n_i(e_j) − n_i(0): the default. `steps` gives the right-Riemann sum
-    of Plettscher §4.1 instead. Every statistic is made from |M|; a unit that no feature moves is
+    of Plettscher §3.3.2 instead. Every statistic is made from |M|; a unit that no feature moves is
     silent, and 0 everywhere. Source: Sundararajan et al. 2017; Plettscher, Def. 14 ff.; capacity:
     Scherlis et al. 2022.
     """

@@ -17,9 +17,6 @@ from polykit.errors import ModelError
 from polykit.runtime.masking import masked_parameters
 from polykit.types import Batches, Candidates, Granularity, Mask, Objective, Scores
 
-_CHUNK = 2**24
-"""Numbers that the partial activations held at once may take: 64 MB in float32."""
-
 Rule = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """layer, its input, the gradient at its output `[n, units, *positions]` → summed scores."""
 
@@ -50,7 +47,7 @@ def _units_second(layer: nn.Module, out: Tensor) -> Tensor:
 def kernel_scores(layer: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """Σ over images of the mean over positions of |a_oi · g_o|, a_oi = w_oi ∗ x_i: `(out, in)`.
 
-    The a_oi are held for a few input channels at a time, never all at once.
+    The a_oi are held for one input channel (of each group) at a time, never all at once.
     """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return weight_scores(layer, x, g)
@@ -61,28 +58,14 @@ def kernel_scores(layer: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         )
     convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[x.dim()]
     weight = layer.weight.detach()
-    out_per_group, in_per_group = layer.out_channels // layer.groups, weight.shape[1]
+    inputs = weight.shape[1]
     scores = weight.new_zeros(weight.shape[:2])
-    step = max(1, _CHUNK // (out_per_group * g[:, 0].numel()))
-    for group in range(layer.groups):
-        rows = slice(group * out_per_group, (group + 1) * out_per_group)
-        gradient = g[:, rows].unsqueeze(1)
-        for first in range(0, in_per_group, step):
-            columns = slice(first, min(first + step, in_per_group))
-            kernels = weight[rows, columns].transpose(0, 1).flatten(0, 1).unsqueeze(1)
-            count = columns.stop - columns.start
-            start = group * in_per_group + first
-            parts = convolve(
-                x[:, start : start + count],
-                kernels,
-                None,
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                count,
-            )
-            product = (parts.unflatten(1, (count, out_per_group)) * gradient).abs().flatten(3)
-            scores[rows, columns] = product.mean(3).sum(0).T
+    for i in range(inputs):
+        channel, kernels = x[:, i::inputs], weight[:, i : i + 1]
+        part = convolve(
+            channel, kernels, None, layer.stride, layer.padding, layer.dilation, layer.groups
+        )
+        scores[:, i] = part.mul_(g).abs_().flatten(2).mean(2).sum(0)
     return scores
 
 

@@ -1,0 +1,63 @@
+"""Every example of the documentation runs, in order, in an empty folder."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    """The polykit commands of a console block; `make` sets up what a test has already."""
+    lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        words[0] = words[0].removeprefix(".venv/bin/")
+        assert words[0] in ("polykit", "make"), f"neither polykit nor make: {line}"
+        if words[0] == "polykit":
+            yield [sys.executable, "-m", "polykit", *words[1:]]
+
+
+def quicker(command):
+    """Full-sized examples of the README are shortened to one small cell."""
+    if "analyze" in command and "--seed" not in command and "--config" not in command:
+        command = [*command, "--seed", "0", "--density", "0.5", "--epochs", "1"]
+        command += ["--retrain-epochs", "0"]
+    return command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_examples_run(page, tmp_path):
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    for kind, text in blocks:
+        if kind == "toml":
+            (tmp_path / "sweep.toml").write_text(text)
+        elif kind == "python":
+            run([sys.executable, "-c", text], tmp_path)
+        elif kind == "console":
+            for command in commands(text):
+                run(quicker(command), tmp_path)
+        else:
+            assert kind == "text", f"{page.name} has a block of kind {kind!r}, which nobody runs"
+
+
+def run(command, folder):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_pages_are_in_the_navigation():
+    listed = set(re.findall(r"(\w+)\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert listed == {path.stem for path in PAGES if path.parent.name == "docs"}
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
