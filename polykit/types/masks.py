@@ -73,9 +73,9 @@ class Mask(Mapping[str, Tensor]):
     def _counts(self, name: str) -> tuple[int, int]:
         keep = self._keep[name]
         if name not in self._eligible:
-            return int(keep.sum()), keep.numel()
+            return int(keep.count_nonzero()), keep.numel()
         part = self._eligible[name]
-        return int((keep & part).sum()), int(part.sum())
+        return int((keep & part).count_nonzero()), int(part.count_nonzero())
 
     @property
     def kept(self) -> int:
@@ -110,8 +110,8 @@ class Mask(Mapping[str, Tensor]):
         for name in self:
             mine = self._keep[name] & self.eligible(name)
             theirs = other._keep[name] & other.eligible(name)
-            both += int((mine & theirs).sum())
-            union += int((mine | theirs).sum())
+            both += int((mine & theirs).count_nonzero())
+            union += int((mine | theirs).count_nonzero())
         return both / union if union else 1.0
 
 
@@ -242,7 +242,7 @@ class Scores:
         keep: dict[str, Tensor] = {}
         for group in groups:
             if len({self.candidates.element_size(name) for name in group}) == 1:
-                count = round(density * int(self._eligible(group).sum()))
+                count = round(density * int(self._eligible(group).count_nonzero()))
             else:
                 count = self._count_by_size(group, density)
             keep |= self._best(group, max(1, count))
@@ -253,7 +253,7 @@ class Scores:
 
         Raises UsageError for a count the network does not have.
         """
-        total = int(self._eligible(list(self.candidates.shapes)).sum())
+        total = int(self._eligible(list(self.candidates.shapes)).count_nonzero())
         if not 1 <= count <= total:
             raise UsageError(f"cannot keep {count} of {total} elements; choose 1 to {total}")
         return self.candidates.mask(self._best(list(self.candidates.shapes), count))
@@ -264,7 +264,7 @@ class Scores:
     def _flat(self, group: list[str]) -> Tensor:
         """Scores of the group's eligible elements, in order of position."""
         flat = torch.cat([self.values[name].detach().flatten().cpu() for name in group])
-        return flat[self._eligible(group)]
+        return flat.masked_select(self._eligible(group))
 
     def _best(self, group: list[str], count: int) -> dict[str, Tensor]:
         """Keep the `count` best eligible elements; of equal ones at the edge, the first."""
@@ -273,11 +273,11 @@ class Scores:
             edge = flat.kthvalue(len(flat) - count + 1).values  # sorting takes ten times as long
             best = flat > edge
             ties = (flat == edge).nonzero().squeeze(1)
-            best[ties[: count - int(best.sum())]] = True
+            best[ties[: count - int(best.count_nonzero())]] = True
         else:
             best = torch.ones_like(flat, dtype=torch.bool)
-        keep = self._eligible(group)
-        keep[keep.clone()] = best
+        eligible = self._eligible(group)
+        keep = torch.zeros_like(eligible).masked_scatter(eligible, best)
         lengths = [self.values[name].numel() for name in group]
         return {
             name: part.view(self.candidates.element_shape(name))
