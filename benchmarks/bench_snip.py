@@ -3,7 +3,7 @@
 AlexNet with random weights, unit features.10:9, 32 random pictures as one batch, on the CPU. Both
 run in turn, so that whatever else the machine does meets both. Prints a markdown table.
 
-    python benchmarks/bench_snip.py --threads 2
+    python benchmarks/bench_snip.py --threads 1
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
     parser.add_argument("--images", type=int, default=32, help="pictures (default 32)")
     parser.add_argument("--repeats", type=int, default=15, help="rounds; the median is shown")
     options = parser.parse_args()

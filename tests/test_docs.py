@@ -25,7 +25,7 @@ def commands(text):
 
 
 def quicker(command):
-    """Full-sized examples are shortened to one small cell; one page writes a report, others none."""
+    """Shorten full-sized examples to one small cell; reports are written by `polykit report`."""
     if "analyze" not in command:
         return command
     command = [*command, "--no-report"]
