@@ -14,15 +14,14 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import pluggy
-from pydantic import ValidationError
 
 from polykit import hookspecs
-from polykit.api import KINDS, Entry, Kind, Options
-from polykit.errors import PluginError, PolykitError, UsageError, did_you_mean
+from polykit.api import KINDS, Entry, Kind
+from polykit.entries import Chosen, Found, make, read_options
+from polykit.errors import PluginError, UsageError, did_you_mean
 
 GROUP = "polykit"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -41,74 +40,6 @@ class PluginInfo:
     problem: str = ""
     traceback: str = ""
     entries: tuple[Entry, ...] = ()
-
-
-@dataclass(frozen=True)
-class Found:
-    """An Entry together with the distribution that brings it."""
-
-    entry: Entry
-    distribution: str
-
-    @property
-    def missing(self) -> list[str]:
-        """The modules that the entry requires and that are not installed."""
-        return [name for name in self.entry.requires if not _is_installed(name)]
-
-    @cached_property
-    def target(self) -> Any:
-        """Import what the entry names; raise PluginError where that fails."""
-        entry = self.entry
-        if self.missing:
-            raise PluginError(
-                f"{entry.kind} {entry.name!r} ({self.distribution}) requires "
-                f"{', '.join(self.missing)}; install it with: pip install {' '.join(self.missing)}"
-            )
-        module, _, attribute = entry.target.partition(":")
-        try:
-            found: Any = importlib.import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
-        except PolykitError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{entry.kind} {entry.name!r} of {self.distribution} is broken: importing "
-                f"{entry.target} raised {type(error).__name__}: {error}; mend or block it with "
-                f"-p no:{self.distribution}"
-            ) from error
-        return found
-
-    @property
-    def options(self) -> type[Options]:
-        """The plugin class; raise PluginError if the target is not one."""
-        target = self.target
-        if not (isinstance(target, type) and issubclass(target, Options)):
-            raise PluginError(
-                f"{self.entry.target} of {self.distribution} is not a polykit plugin class; "
-                f"derive it from a base class of polykit.api"
-            )
-        return target
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A plugin instance, and the plain record that makes it again."""
-
-    kind: Kind
-    name: str
-    distribution: str
-    spec: str
-    instance: Any
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What the run keeps: name, distribution and every option."""
-        return {
-            "name": self.name,
-            "distribution": self.distribution,
-            "options": self.instance.model_dump(mode="json"),
-        }
 
 
 class Registry:
@@ -258,12 +189,12 @@ class Registry:
             head, rest = parts[0], ":".join(parts[1:])
         if ":" in head or head in names:
             found = self.find(kind, head)
-            return found, _read_options(found, rest)
+            return found, read_options(found, rest)
         for found in self._resolved(kind, spec):
             argument = found.options.argument
             if found.entry.name != head:
                 return found, {argument: spec}
-            options = _read_options(found, rest)
+            options = read_options(found, rest)
             if argument in options:
                 raise UsageError(
                     f"{kind} {head!r} takes option=value after the colon, not {options[argument]!r}"
@@ -288,28 +219,20 @@ class Registry:
         Options inside `spec` go before `overrides`, which hold for every use of the plugin.
         """
         found, options = self.locate(kind, spec)
-        return self._make(found, spec, {**(overrides or {}), **options})
+        return make(found, spec, {**(overrides or {}), **options})
 
     def recreate(self, kind: Kind, record: Mapping[str, Any]) -> Chosen:
         """Make a plugin instance from `Chosen.record`; raise UsageError if it is not installed."""
         distribution, name = record["distribution"], record["name"]
         for found in self.entries(kind):
             if (found.distribution, found.entry.name) == (distribution, name):
-                return self._make(found, name, record["options"])
+                return make(found, name, record["options"])
         for found in self._resolved(kind, name):
             if found.distribution == distribution:
-                return self._make(found, name, record["options"])
+                return make(found, name, record["options"])
         raise UsageError(
             f"the run needs {kind} {name!r} of {distribution}, which is not installed or blocked"
         )
-
-    def _make(self, found: Found, spec: str, options: Mapping[str, Any]) -> Chosen:
-        plugin = found.options
-        try:
-            instance = plugin(**options)
-        except ValidationError as error:
-            raise UsageError(_explain(found.entry, plugin, error)) from None
-        return Chosen(found.entry.kind, found.entry.name, found.distribution, spec, instance)
 
 
 def _new_manager() -> pluggy.PluginManager:
@@ -336,13 +259,6 @@ def _broken(
 def _report(key: str, hook: str, error: Exception) -> None:
     _log.warning("plugin %s raised in %s: %s: %s", key, hook, type(error).__name__, error)
     _log.debug("traceback", exc_info=error)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a dotted name whose parent is missing
-        return False
 
 
 def _check_spelling(plugin: object) -> None:
@@ -388,56 +304,3 @@ def _checked(results: Iterable[Any]) -> Iterator[Entry]:
             raise PluginError(f"{entry.kind} {entry.name!r} is registered twice by the same plugin")
         seen.add((entry.kind, entry.name))
         yield entry
-
-
-def _read_options(found: Found, text: str) -> dict[str, Any]:
-    """Split `argument,option=value,…`; a piece without `=` goes on with the value before it."""
-    if not text:
-        return {}
-    options: dict[str, Any] = {}
-    current = ""
-    fields = found.options.model_fields
-    for piece in text.split(","):
-        name, equals, value = piece.partition("=")
-        if equals and (name in fields or re.fullmatch(r"[A-Za-z_]\w*", name)):
-            current, options[name] = name, value
-        elif current:
-            options[current] += f",{piece}"
-        elif found.options.argument:
-            current = found.options.argument
-            options[current] = piece
-        else:
-            raise UsageError(
-                f"{found.entry.kind} {found.entry.name!r} takes option=value, not {piece!r}; "
-                f"its options: {', '.join(fields) or 'none'}"
-            )
-    return {name: read_value(value) for name, value in options.items()}
-
-
-def read_value(text: str) -> Any:
-    """Read an option's text: `none` is None, everything else is left to the option's type.
-
-    >>> read_value("none"), read_value("12")
-    (None, '12')
-    """
-    return None if text.lower() == "none" else text
-
-
-def _explain(entry: Entry, plugin: type[Options], error: ValidationError) -> str:
-    """Turn a validation error into one line that names option, value, reason and remedy."""
-    lines = []
-    for problem in error.errors():
-        option = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = list(plugin.model_fields)
-            lines.append(
-                f"has no option {option!r}.{did_you_mean(option, known)} "
-                f"It has: {', '.join(known) or 'none'}"
-            )
-        elif option:
-            lines.append(f"option {option}={problem['input']!r}: {problem['msg']}")
-        else:
-            lines.append(problem["msg"].removeprefix("Value error, "))
-    return (
-        f"{entry.kind} {entry.name!r} {'; '.join(lines)} (see: polykit plugins info {entry.name})"
-    )

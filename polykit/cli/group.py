@@ -19,7 +19,8 @@ from polykit.cli.output import log_to_stderr
 from polykit.errors import PluginError, PolykitError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from polykit.registry import Found, Registry
+    from polykit.entries import Found
+    from polykit.registry import Registry
 
 GROUP = "polykit"
 """The entry-point group of plugins."""

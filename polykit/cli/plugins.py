@@ -13,8 +13,9 @@ from polykit.api import KINDS, Kind
 from polykit.cli.fields import describe
 from polykit.cli.group import COMMANDS, State, state_of
 from polykit.cli.output import new_table, note, print_json, print_table, say
+from polykit.entries import Found
 from polykit.errors import PluginError, UsageError, did_you_mean
-from polykit.registry import Found, PluginInfo, Registry
+from polykit.registry import PluginInfo, Registry
 from polykit.workflows.config import value_text
 
 app = typer.Typer(

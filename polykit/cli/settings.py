@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 
 from polykit.cli.fields import bounds_text, default_of, type_text
+from polykit.entries import read_value
 from polykit.errors import UsageError, did_you_mean
-from polykit.registry import read_value
 from polykit.workflows.config import value_text
 
 Config = TypeVar("Config", bound=BaseModel)

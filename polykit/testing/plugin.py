@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from polykit.entries import Found
 from polykit.errors import PluginError, PolykitError, UsageError
-from polykit.registry import Found, Registry
+from polykit.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from polykit.api import AnyMetric, Kind, Options, Pruner
+from polykit.entries import Chosen
 from polykit.errors import DataError, PluginError, UsageError
-from polykit.registry import Chosen, Registry
+from polykit.registry import Registry
 from polykit.runtime.addressing import select_layers
 from polykit.runtime.checkpoints import load_weights
 from polykit.runtime.devices import pick_device

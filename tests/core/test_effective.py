@@ -341,6 +341,52 @@ def test_functions_between_layers(between: Any, columns: list[bool]) -> None:
     assert alive_units(Around(between, len(columns)), gone=1) == columns
 
 
+SCALES = torch.tensor([1.0, 2, 4, 3])
+"""Makes some of four units larger, so that a real maximum would choose among them."""
+
+
+@pytest.mark.parametrize(
+    "chooses",
+    [
+        lambda h: torch.maximum(h[:, :2], h[:, 2:]),
+        lambda h: torch.minimum(h[:, :2], h[:, 2:]),
+        lambda h: torch.max(h[:, :2], h[:, 2:]),
+        lambda h: h.unflatten(1, (2, 2)).amax(1),
+        lambda h: h.unflatten(1, (2, 2)).amin(dim=1, keepdim=True).flatten(1),
+        lambda h: h.unflatten(1, (2, 2)).max(1).values,
+        lambda h: torch.min(h.unflatten(1, (2, 2)), dim=1)[0],
+        lambda h: h.max().expand(1, 2),
+        lambda h: h.amax().expand(1, 2),
+        lambda h: F.max_pool1d(h.unsqueeze(1), 2).flatten(1),
+        lambda h: F.max_pool2d(h.unflatten(1, (1, 2, 2)), 2).flatten(1).expand(1, 2),
+        lambda h: F.max_pool3d(h.unflatten(1, (1, 1, 2, 2)), (1, 2, 1)).flatten(1),
+        lambda h: F.adaptive_max_pool1d(h.unsqueeze(1), 2).flatten(1),
+        lambda h: F.adaptive_max_pool2d(h.unflatten(1, (1, 2, 2)), (2, 1)).flatten(1),
+        lambda h: h[:, 2:] - h[:, :2],
+        lambda h: 5 - h[:, 2:] - h[:, :2],
+    ],
+)
+def test_what_a_maximum_does_not_choose_counts_as_well(chooses: Any) -> None:
+    model = Around(lambda h: chooses(h * SCALES), 2).eval()
+    full = candidates(model, trace(model, torch.rand(1, 2))).full()
+    assert effective_mask(model, full, torch.rand(1, 2)) == full
+
+
+def test_the_sign_of_a_constant_does_not_matter() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.tensor([-30.0, 0.5]))
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer((x - 0.1307) / 0.3081 + self.shift)  # type: ignore[no-any-return]
+
+    model, x = Shifted().eval(), torch.rand(1, 2)
+    full = candidates(model, trace(model, x)).full()
+    assert effective_mask(model, full, x) == full
+
+
 @pytest.mark.parametrize("end", [nn.Softmax(dim=1), nn.LogSoftmax(dim=1), nn.Sigmoid()])
 def test_an_output_nonlinearity_hides_nothing(end: nn.Module) -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4), end).eval()

@@ -277,10 +277,10 @@ def test_what_only_leaves_out_does_not_come_back(
     cut = Candidates(shapes, granularity, competition)
     random = torch.Generator().manual_seed(0)
     first, second = (
-        Scores({n: torch.rand(cut.element_shape(n), generator=random) for n in shapes}, cut)
+        Scores({n: torch.randn(cut.element_shape(n), generator=random) for n in shapes}, cut)
         for _ in range(2)
     )
     before = first.keep(0.6)
-    free, bound = second.keep(0.3), second.only(before).keep(0.3)
+    free, bound = second.keep(0.5), second.only(before).keep(0.5)
     assert any(bool((free[name] & ~before[name]).any()) for name in shapes)
     assert not any(bool((bound[name] & ~before[name]).any()) for name in shapes)

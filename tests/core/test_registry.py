@@ -10,8 +10,9 @@ import textwrap
 import pytest
 
 from polykit.api import Dataset, Entry, Field, IntList, Options, hookimpl
+from polykit.entries import read_value
 from polykit.errors import PluginError, UsageError
-from polykit.registry import Registry, read_value
+from polykit.registry import Registry
 
 ENTRIES = """
     from polykit.api import Entry, hookimpl

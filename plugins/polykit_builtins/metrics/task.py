@@ -57,9 +57,7 @@ class Loss(_SampleMean):
 class Accuracy(_SampleMean):
     """Share of the test samples whose largest output is the right class."""
 
-    columns: ClassVar[dict[str, Column]] = {
-        "accuracy": Column("test samples classified rightly", "share", 0, 1)
-    }
+    columns: ClassVar[dict[str, Column]] = {"accuracy": Column("test accuracy", "share", 0, 1)}
     headline: ClassVar[str] = "accuracy"
 
     def each(self, subject: Subject, outputs: Tensor, targets: Tensor) -> Tensor:

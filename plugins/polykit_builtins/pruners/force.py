@@ -13,9 +13,10 @@ class Force(Snip):
     """Repeats SNIP on the network as pruned so far, with exponentially falling density.
 
     The gradient is taken with respect to the mask, so a removed weight keeps its value and may
-    come back in a later round; `resurrect=false` is iterative SNIP. Exactly k elements are kept
-    (the published rule keeps k − 1). Late rounds are chaotic: a change in the sixth digit of the
-    input moves half of the final mask, so compare masks by the objective they preserve.
+    come back in a later round; `resurrect=false` is iterative SNIP. A unit removed with its bias
+    in front of a ReLU has no slope there, and stays out. Exactly k elements are kept (the
+    published rule keeps k − 1). Late rounds are chaotic: a change in the sixth digit of the input
+    moves half of the final mask, so compare masks by the objective they preserve.
     """
 
     schedule: Literal["oneshot", "linear", "exponential"] = Field(
