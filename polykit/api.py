@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 import pluggy
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from polykit.errors import UsageError
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
@@ -166,8 +168,8 @@ class SaliencyPruner(Pruner):
     def densities(self, density: float, start: float = 1.0) -> list[float]:
         """Return the density after each round, from `start` down to exactly `density`.
 
-        `exponential` is FORCE's k_t = ⌈exp((t/T)·ln k + (1 − t/T)·ln N)⌉ as a share of N
-        (de Jorge et al. 2021, eq. 8); `linear` removes equally many elements each round.
+        `exponential` is FORCE's k_t = exp((t/T)·ln k + (1 − t/T)·ln N) as a share of N (de Jorge
+        et al. 2021, eq. 8), cut to the nearest element; `linear` removes equally many each round.
         """
         if self.schedule == "oneshot":
             return [density]
@@ -190,8 +192,17 @@ class SaliencyPruner(Pruner):
         mask: Mask | None = None,
         train: Callable[[nn.Module, Mask], nn.Module] | None = None,
     ) -> Mask:
-        """Score and cut, round by round; without `resurrect` what is gone stays gone."""
+        """Score and cut, round by round; without `resurrect` what is gone stays gone.
+
+        Raises UsageError where that cannot reach `density`, since `mask` keeps less already.
+        """
         current = candidates.full() if mask is None else mask
+        slack = max(candidates.element_size(name) for name in candidates.shapes)
+        if not self.resurrect and current.kept + slack < density * current.total:
+            raise UsageError(
+                f"density {density:g} is above the {current.density:g} that the mask to start from "
+                f"keeps; take a lower density, or resurrect=true"
+            )
         for target in self.densities(density, current.density):
             scores = self.scores(
                 model,

@@ -60,19 +60,6 @@ def capture(
 
 
 @contextmanager
-def recording(
-    model: nn.Module, sites: Sequence[Site], trace: Trace
-) -> Iterator[dict[Site, Tensor]]:
-    """Read `sites` in whatever forward pass happens inside the block.
-
-    For callers that do not run the model themselves, such as a pruner that lets the objective do
-    it. The dict fills as the pass goes on, and keeps the values of the first pass.
-    """
-    with _reading(model, sites, trace, stop=False) as values:
-        yield values
-
-
-@contextmanager
 def _reading(
     model: nn.Module, sites: Sequence[Site], trace: Trace, *, stop: bool
 ) -> Iterator[dict[Site, Tensor]]:

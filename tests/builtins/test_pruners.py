@@ -480,6 +480,17 @@ def test_a_schedule_goes_on_from_the_mask_it_is_given() -> None:
     assert abs(SEEN[1].kept - start.total * 0.5 * 0.2 ** (1 / 3)) <= 1
 
 
+def test_what_is_gone_cannot_come_back_to_fill_a_density() -> None:
+    case = Case("mlp")
+    start = case.prune(Magnitude(), 0.2)
+    again = {"candidates": case.candidates(), "generator": generator(0), "mask": start}
+    stay = Magnitude(resurrect=False)
+    with pytest.raises(UsageError, match="resurrect=true"):
+        stay.prune(case.model, case.objective, case.batches(), density=0.5, **again)
+    same = stay.prune(case.model, case.objective, case.batches(), density=0.2, **again)
+    assert same == start
+
+
 def test_options_out_of_bounds_are_refused() -> None:
     for options in ({"rounds": 0}, {"schedule": "cosine"}, {"group": 0}, {"steps": 3}):
         with pytest.raises(ValidationError):

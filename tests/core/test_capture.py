@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from polykit.api import StreamingMetric
 from polykit.errors import ModelError, PluginError, UsageError
 from polykit.runtime.addressing import select_layers, select_units
-from polykit.runtime.capture import capture, collect, recording, unit_values
+from polykit.runtime.capture import capture, collect, unit_values
 from polykit.runtime.data import TensorSplit
 from polykit.runtime.measuring import measure_all
 from polykit.runtime.seeds import seeded
@@ -253,15 +253,6 @@ def test_gradients_flow_and_parameters_can_be_replaced() -> None:
         (gradient,) = torch.autograd.grad(value.sum(), params["0.weight"])
     torch.testing.assert_close(value, x.sum(1, keepdim=True) + model[0].bias)
     torch.testing.assert_close(gradient, x.sum(0).expand(5, 3))
-
-
-def test_recording_reads_the_first_pass_inside_the_block() -> None:
-    model, x = tiny(), torch.randn(4, 3)
-    with unchanged(model), recording(model, [Site("0")], trace(model, x)) as values:
-        assert values == {}
-        model(x)
-        model(2 * x)
-    torch.testing.assert_close(values[Site("0")], model[0](x))
 
 
 def test_collect_does_not_depend_on_the_chunks(functional: nn.Module, x: Tensor) -> None:
