@@ -6,8 +6,8 @@ by handing a copy on; modules called twice have two sites. Nothing is left on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,28 +53,20 @@ def capture(
     >>> capture(model, x, [Site("0", "post")], trace(model, x)).values[Site("0", "post")].shape
     torch.Size([4, 3])
     """
-    result: Tensor | None = None
-    with _reading(model, sites, trace, stop=not outputs) as values, suppress(_Enough):
-        result = functional_call(model, dict(params), (x,)) if params else model(x)
-    return Captured({site: values[site] for site in sites}, result)
-
-
-@contextmanager
-def _reading(
-    model: nn.Module, sites: Sequence[Site], trace: Trace, *, stop: bool
-) -> Iterator[dict[Site, Tensor]]:
-    reader = _Reader(sites, trace, stop=stop)
+    reader = _Reader(sites, trace, stop=not outputs)
     modules = dict(model.named_modules())
     hooks: list[Any] = []
     for layer in dict.fromkeys(site.layer for site in sites):
         hooks.append(modules[layer].register_forward_pre_hook(reader.before(layer)))
         hooks.append(modules[layer].register_forward_hook(reader.after(layer)))
+    result: Tensor | None = None
     try:
-        with reader.follow if reader.follows else nullcontext():
-            yield reader.values
+        with suppress(_Enough), reader.follow if reader.follows else nullcontext():
+            result = functional_call(model, dict(params), (x,)) if params else model(x)
     finally:
         for hook in hooks:
             hook.remove()
+    return Captured({site: reader.values[site] for site in sites}, result)
 
 
 class _Enough(Exception):
