@@ -20,11 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polykit_builtins.metrics.ig import (
-    attribution_matrix,
-    polysemanticity,
-    total_feature_dimensionality,
-)
+from polykit_builtins.metrics.feature_dimensionality import total_feature_dimensionality
+from polykit_builtins.metrics.ig import attribution_matrix, polysemanticity
 
 
 def network(arrays: Any, prefix: str, dtype: torch.dtype) -> nn.Sequential:

@@ -15,7 +15,7 @@ Importing this module imports no torch, so listing plugins stays quick.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Measurement,
         Objective,
         Scores,
+        Smaller,
         Subject,
     )
 
@@ -61,6 +62,7 @@ __all__ = [
     "Pruner",
     "SaliencyPruner",
     "StreamingMetric",
+    "StructuralPruner",
     "hookimpl",
 ]
 
@@ -216,6 +218,27 @@ class SaliencyPruner(Pruner):
         return current
 
 
+class StructuralPruner(Options, ABC):
+    """A pruner that removes whole units and gives back a smaller network instead of a mask."""
+
+    @abstractmethod
+    def shrink(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        *,
+        density: float,
+        candidates: Candidates,
+        generator: torch.Generator,
+    ) -> Smaller:
+        """Return a smaller copy of `model`, which is in evaluation mode and left as it was.
+
+        `candidates` name the weights whose units may go, and what competes; the granularity is
+        always the unit. The other arguments are those of `Pruner.prune`.
+        """
+
+
 class AnyMetric(Options):
     """What both kinds of metric declare."""
 
@@ -267,6 +290,10 @@ class Dataset(Options, ABC):
     def load(self) -> Data:
         """Read or make the data, the same each time. Raises DataError where it cannot."""
 
+    def restore(self, truth: Mapping[str, torch.Tensor]) -> Data:
+        """Return what `load` gave, from the `Data.truth` it gave; by default by loading again."""
+        return self.load()
+
 
 class Model(Options, ABC):
     """Gives a network for a dataset's shapes."""
@@ -285,11 +312,14 @@ class Model(Options, ABC):
 
 
 class FeatureSpacePlugin(Options, ABC):
-    """Builds a feature space for a dataset."""
+    """Builds a feature space for a network and its data."""
+
+    depends_on_model: ClassVar[bool] = False
+    """True where the features are learned from the network, so that each network has its own."""
 
     @abstractmethod
-    def build(self, data: Data, device: torch.device) -> FeatureSpace:
-        """Return the feature space, or raise DataError where `data` has none of this kind."""
+    def build(self, subject: Subject) -> FeatureSpace:
+        """Return the feature space, or raise DataError where the data has none of this kind."""
 
 
 class Engine(Options, ABC):

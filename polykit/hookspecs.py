@@ -48,8 +48,10 @@ def polykit_epoch(
 
 
 @hookspec
-def polykit_pruned(cell: str, pruner: str, density: float, mask: Mask) -> None:
-    """A mask was found for the density asked for; `mask.density` is the one achieved."""
+def polykit_pruned(
+    cell: str, pruner: str, density: float, achieved: float, mask: Mask | None
+) -> None:
+    """A network was pruned: the density asked for and achieved; no mask if it was made smaller."""
 
 
 @hookspec

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,19 +15,30 @@ from pydantic import ValidationError
 from torch import nn
 
 from polykit.api import AnyMetric, Options, Pruner
-from polykit.errors import RunError, UsageError
+from polykit.errors import DataError, RunError, UsageError
 from polykit.registry import Registry
-from polykit.report.figures import draw_all
 from polykit.report.page import write_report as write_page
-from polykit.report.verdict import verdict
+from polykit.report.reports import draw_all, summary, verdict
+from polykit.report.verdict import Verdict
 from polykit.runtime.data import as_data
-from polykit.runtime.store import RunStore, SavedRun
-from polykit.workflows import analyze as workflow
-from polykit.workflows.config import AnalyzeConfig
-from polykit.workflows.plan import Plan, make_plan
-from polykit.workflows.setup import Setup, resolve
+from polykit.runtime.files import write_bytes
+from polykit.runtime.store import RunStore, SavedRun, tensor_bytes
+from polykit.types import Data
+from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.analyze.setup import resolve
+from polykit.workflows.catalogue import WORKFLOWS, workflow_of
+from polykit.workflows.config import SweepConfig
+from polykit.workflows.plugins import load_data as load
 
 _log = logging.getLogger("polykit")
+
+
+class Plan(Protocol):
+    """What a run would do: as plain values, or in words, one fact a line."""
+
+    def to_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+    def lines(self) -> list[str]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -63,31 +74,35 @@ class Run:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Tidy results: one row per seed, pruner, density, stage, metric, layer and statistic."""
+        """Tidy results: one row per network, stage or ratio, metric, layer and statistic."""
         return self.saved.rows
 
     @property
     def units(self) -> pd.DataFrame:
         """Tidy results per unit."""
-        return self.saved.units
+        return self.saved.tables["units"]
 
     @property
     def history(self) -> pd.DataFrame:
         """Training curves."""
-        return self.saved.history
+        return self.saved.tables["history"]
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """Headlines after each epoch, of the metrics that were tracked."""
+        return self.saved.tables["epochs"]
 
     def summary(self) -> pd.DataFrame:
-        """Mean and standard deviation over seeds of each metric's headline statistic.
+        """Return the numbers the run was made for.
 
-        Index: pruner, density, stage; columns: (metric, mean | sd).
+        Of an analysis: mean and sd over seeds of each metric's headline, by pruner, density and
+        stage. Of a laboratory: every effect with interval and p-values, by scenario and dropout.
         """
-        headlines = {m["label"]: m["headline"] for m in self.meta["plugins"]["metrics"]}
-        rows = self.rows[self.rows["layer"] == "all"]
-        rows = rows[rows["statistic"] == rows["metric"].map(headlines)]
-        table = rows.groupby(["pruner", "density", "stage", "metric"], sort=False)["value"]
-        wide = table.agg(mean="mean", sd="std").unstack("metric")
-        order = [label for label in headlines if label in wide.columns.get_level_values(1)]
-        return wide.swaplevel(axis=1)[[(m, s) for m in order for s in ("mean", "sd")]]
+        return summary(self.saved)
+
+    def verdict(self) -> Verdict:
+        """Say in words what the run found."""
+        return verdict(self.saved)
 
     def plot(self) -> dict[str, Figure]:
         """Draw every figure of the report: name → matplotlib figure."""
@@ -100,30 +115,35 @@ class Run:
     def _repr_html_(self) -> str:
         from html import escape
 
-        lead = escape(verdict(self.saved).answer)
+        lead = escape(self.verdict().answer)
         table = self.summary().to_html(float_format="{:.3g}".format, na_rep="–")
         return f"<p><b>{escape(str(self.path))}</b>: {self.status}. {lead}</p>{table}"
 
 
-def plan(config: AnalyzeConfig, registry: Registry) -> Plan:
-    """Say what an analysis would do, and what it would cost, without doing it."""
-    return make_plan(resolve(config, registry))
+def plan(config: SweepConfig, registry: Registry) -> Plan:
+    """Say what a run would do, and what it would cost, without doing it."""
+    _, workflow = workflow_of(config)
+    return workflow.plan(workflow.resolve(config, registry))  # type: ignore[no-any-return]
 
 
 def run(
-    config: AnalyzeConfig,
+    config: SweepConfig,
     registry: Registry,
     *,
     out: Path | None = None,
     runs_dir: Path = Path("runs"),
+    command: str | None = None,
 ) -> Run:
-    """Run an analysis that names all it needs; return the run, whose failures may not be empty.
+    """Run a configuration that names all it needs; return the run, whose failures may not be empty.
 
     The directory is `out`, which must be new or empty, or a new one in `runs_dir` named after the
-    configuration. Raises PolykitError where nothing can be run.
+    configuration. `command` is what the run's record says repeats it, if not the configuration's
+    own. Raises PolykitError where nothing can be run.
     """
-    setup = resolve(config, registry)
-    return _carry_out(setup, _create(setup, out, runs_dir))
+    _, workflow = workflow_of(config)
+    prepared = workflow.resolve(config, registry)
+    said = config.command() if command is None else command
+    return _carry_out(prepared, _create(prepared, out, runs_dir, said))
 
 
 def resume(path: Path, registry: Registry) -> Run:
@@ -132,20 +152,39 @@ def resume(path: Path, registry: Registry) -> Run:
     Raises RunError if the run cannot be resumed: it is damaged, or what it needs has changed.
     """
     store = RunStore.open(path)
-    setup = resolve(_config(store), registry)
-    if setup.plugins != store.meta["plugins"]:
+    prepared = WORKFLOWS[store.workflow].resolve(_config(store), registry)
+    if prepared.plugins != store.meta["plugins"]:
         raise RunError(
             f"{path} cannot go on: the plugins or their options are not those it began with; "
             f"start anew with: polykit runs rerun {path}"
         )
-    return _carry_out(setup, store)
+    return _carry_out(prepared, store)
 
 
 def rerun(
     path: Path, registry: Registry, *, out: Path | None = None, runs_dir: Path = Path("runs")
 ) -> Run:
     """Run a saved run's configuration again, into a new directory."""
-    return run(_config(RunStore.open(path)), registry, out=out, runs_dir=runs_dir)
+    store = RunStore.open(path)
+    command = str(store.meta.get("command") or "")
+    return run(_config(store), registry, out=out, runs_dir=runs_dir, command=command)
+
+
+def load_data(spec: str, registry: Registry) -> Data:
+    """Load a dataset by what one writes on the command line."""
+    return load(registry.create("dataset", spec))
+
+
+def save_truth(data: Data, path: Path) -> None:
+    """Write the ground truth of data as safetensors, whole or not at all.
+
+    Raises DataError where the data has none.
+    """
+    if not data.truth:
+        raise DataError(
+            f"{data.name} has no ground truth to save; datasets that do: feature-model, toy"
+        )
+    write_bytes(path, tensor_bytes(data.truth))
 
 
 def open_run(path: Path) -> Run:
@@ -218,7 +257,7 @@ def analyze(
         if _config(store) != config or store.meta["plugins"] != setup.plugins:
             raise RunError(f"{place} holds a run of another configuration; choose another `out`")
     else:
-        store = _create(setup, place, Path(runs_dir))
+        store = _create(setup, place, Path(runs_dir), config.command())
     return _carry_out(setup, store)
 
 
@@ -237,9 +276,9 @@ def _own(plugins: Sequence[Any] | None) -> tuple[dict[str, Any], tuple[str, ...]
     return own, tuple(names)
 
 
-def _config(store: RunStore) -> AnalyzeConfig:
+def _config(store: RunStore) -> SweepConfig:
     try:
-        return AnalyzeConfig(**store.meta["config"])
+        return WORKFLOWS[store.workflow].config(**store.meta["config"])
     except ValidationError as error:
         raise RunError(
             f"{store.path / 'run.json'} holds a configuration that this polykit cannot read: "
@@ -247,18 +286,18 @@ def _config(store: RunStore) -> AnalyzeConfig:
         ) from None
 
 
-def _create(setup: Setup, out: Path | None, runs_dir: Path) -> RunStore:
-    meta = workflow.describe(setup, setup.config.command())
+def _create(prepared: Any, out: Path | None, runs_dir: Path, command: str) -> RunStore:
+    name, workflow = workflow_of(prepared.config)
+    meta = workflow.describe(prepared, command)
     if out is not None:
         return RunStore.create(out, meta)
-    parts = (setup.config.dataset, setup.config.model)
-    stem = "-".join("".join(c if c.isalnum() else "_" for c in p)[:24].strip("_") for p in parts)
-    name = f"analyze-{stem}-{setup.config.fingerprint(setup.plugins)}"
-    return RunStore.create_in(runs_dir, name, meta)
+    parts = ["".join(c if c.isalnum() else "_" for c in p)[:24].strip("_") for p in prepared.about]
+    stem = "-".join([name, *parts, prepared.config.fingerprint(prepared.plugins)])
+    return RunStore.create_in(runs_dir, stem, meta)
 
 
-def _carry_out(setup: Setup, store: RunStore) -> Run:
-    failures = workflow.run(setup, store)
+def _carry_out(prepared: Any, store: RunStore) -> Run:
+    failures = workflow_of(prepared.config)[1].run(prepared, store)
     if failures:
         _log.warning("%d of the cells failed: %s", len(failures), ", ".join(failures))
     return Run(store.path)

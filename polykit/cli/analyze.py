@@ -18,7 +18,7 @@ from polykit.cli.results import carry_out
 from polykit.cli.runs import PANEL, RUNS, JsonOption, OutOption, ReportOption, RunsDirOption
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.workflows.config import FLAGS, AnalyzeConfig
+from polykit.workflows.analyze.config import FLAGS, AnalyzeConfig
 
 EXAMPLES = """Train or load networks, prune them, and measure what that did to their units.
 

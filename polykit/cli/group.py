@@ -27,6 +27,8 @@ GROUP = "polykit"
 
 COMMANDS = {
     "analyze": "Prune with any pruner, measure with any metric.",
+    "run": "Run a whole study from one file.",
+    "data": "Show a dataset, and how well it came out.",
     "report": "Write the report page of a saved run.",
     "runs": "List, show and repeat saved runs.",
     "plugins": "List, explain, check and make plugins.",

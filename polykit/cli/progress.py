@@ -62,9 +62,11 @@ class ProgressDisplay:
         self._say(f"{cell}  {phase} {epoch}/{epochs}  loss {losses['loss']:.3g}")
 
     @hookimpl
-    def polykit_pruned(self, cell: str, pruner: str, density: float, mask: Mask) -> None:
+    def polykit_pruned(
+        self, cell: str, pruner: str, density: float, achieved: float, mask: Mask | None
+    ) -> None:
         """Show the density that was reached."""
-        self._say(f"{cell}  pruned to density {mask.density:.4g}")
+        self._say(f"{cell}  pruned to density {achieved:.4g}")
 
     @hookimpl
     def polykit_measured(self, cell: str, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:

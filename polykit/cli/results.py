@@ -33,7 +33,7 @@ def carry_out(
     try:
         run = start(registry)
     except KeyboardInterrupt:
-        how = f"polykit analyze --resume {shlex.quote(str(display.path))}"
+        how = f"polykit run --resume {shlex.quote(str(display.path))}"
         raise KeyboardInterrupt(
             f"interrupted; continue with: {how}" if display.path else "interrupted"
         ) from None
@@ -54,13 +54,37 @@ def show(run: Run, *, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(run.path), "rows": run.rows.to_dict("records")})
         return
-    _print_summary(run)
-    seeds = run.rows["seed"].nunique()
-    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    say(f"\n{spread}\nrun     {run.path}")
+    if run.meta["workflow"] == "analyze":
+        _print_networks(run)
+    else:
+        _print_findings(run)
+    say(f"run     {run.path}")
 
 
-def _print_summary(run: Run) -> None:
+def _print_findings(run: Run) -> None:
+    """Print the answer in words, then the numbers behind it."""
+    verdict = run.verdict()
+    say(verdict.answer)
+    for name, sentences in verdict.parts:
+        say(f"\n{name}")
+        for sentence in sentences:
+            say(f"  {sentence}")
+    numbers = run.summary()
+    table = new_table(*map(str, numbers.index.names), *map(str, numbers.columns))
+    for place, row in zip(numbers.index, numbers.to_dict("records"), strict=True):
+        table.add_row(*(_text(value) for value in (*place, *row.values())))
+    say("")
+    print_table(table)
+    say("")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
+
+
+def _print_networks(run: Run) -> None:
     """Print one line per pruner, density and stage, one column per metric's headline."""
     numbers = run.summary()
     headlines = {metric["label"]: metric["headline"] for metric in run.meta["plugins"]["metrics"]}
@@ -73,6 +97,8 @@ def _print_summary(run: Run) -> None:
         cells = [_spread(row[label, "mean"], row[label, "sd"]) for label in labels]
         table.add_row(pruner, f"{density:g}", stage, *cells)
     print_table(table)
+    seeds = run.rows["seed"].nunique()
+    say(f"\nmean ± standard deviation over {seeds} seeds" if seeds > 1 else "\none seed")
 
 
 def _spread(mean: float, sd: float) -> str:

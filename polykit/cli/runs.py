@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-COLUMNS = ("model", "dataset", "pruners", "densities", "seeds")
+COLUMNS = ("workflow", "model", "dataset", "pruners", "densities", "seeds")
 RUNS = Path("runs")
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or directory.")]
 PANEL = "The run"
@@ -66,7 +66,11 @@ def list_runs(
         return
     table = new_table("run", "status", *COLUMNS)
     for path, meta in runs:
-        texts = (value_text(meta["config"].get(name, "")) for name in COLUMNS)
+        about = {"workflow": meta.get("workflow", ""), **meta["config"]}
+        if "scenarios" in about:
+            about["dataset"] = [scenario["name"] for scenario in about["scenarios"]]
+            about["pruners"] = about["pruner"]
+        texts = (value_text(about.get(name, "")) for name in COLUMNS)
         table.add_row(path.name, meta["status"], *texts)
     if runs:
         print_table(table)

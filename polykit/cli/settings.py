@@ -106,18 +106,28 @@ def read_options(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def read_file(path: Path, config: type[BaseModel]) -> dict[str, Any]:
     """Read a TOML file whose keys are the fields of `config`."""
+    values = read_toml(path, "config file")
+    check_keys(path, values, config)
+    return values
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file; raise UsageError, which calls it `what`, if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read the config file {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the config file {path} is no TOML: {error}") from error
+        raise UsageError(f"the {what} {path} is no TOML: {error}") from error
+
+
+def check_keys(path: Path, values: Mapping[str, Any], config: type[BaseModel]) -> None:
+    """Raise UsageError for a key that is no field of `config`."""
     for key in values:
         if key not in config.model_fields:
             known = ", ".join(config.model_fields)
             hint = did_you_mean(key, config.model_fields)
             raise UsageError(f"{path} has an unknown key {key!r}.{hint} The keys: {known}")
-    return values
 
 
 def layer(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +157,11 @@ def build(config: type[Config], values: Mapping[str, Any], origins: Mapping[str,
             place = [str(part) for part in problem["loc"]]
             reason = problem["msg"].removeprefix("Value error, ")
             name = origins.get(place[0], place[0]) if place else ""
+            if any(isinstance(part, str) for part in problem["loc"][1:]):
+                name = f"{name} {'.'.join(place[1:])}"
+            if problem["type"] == "missing":
+                lines.append(f"{name} is missing; give it a value")
+                continue
             value = problem["input"]
             text = value_text(value) if isinstance(value, list | tuple) else repr(value)
             lines.append(f"{name} {text}: {reason}" if name else reason)

@@ -14,9 +14,9 @@ import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from polykit.report import numbers, render, style, tables
-from polykit.report.figures import Drawn, draw_all
-from polykit.report.verdict import verdict
+from polykit.report import render, tables
+from polykit.report.drawing import Drawn
+from polykit.report.reports import draw_all, report_of
 from polykit.runtime.files import write_bytes
 from polykit.runtime.store import SavedRun
 
@@ -53,16 +53,14 @@ def page_html(run: SavedRun, drawn: Sequence[Drawn], pictures: Sequence[str]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("analyze.html.j2").render(
-        title=_title(run.meta),
+    report = report_of(run)
+    return environment.get_template(report.template).render(
         workflow=run.meta.get("workflow") or "run",
         status=run.meta.get("status") or "unknown",
-        facts=_facts(run),
-        verdict=verdict(run),
-        looks=style.looks(numbers.pruners(run)),
+        page=report.content(run),
+        verdict=report.verdict(run),
         figures=figures,
-        tables=tables.all_tables(run),
-        failures=_section(run.meta, "failures"),
+        failures=dict(run.meta.get("failures") or {}),
         notices=_notices(run),
         setups=_setups(run.meta),
         command=run.meta.get("command") or "",
@@ -79,32 +77,6 @@ def _source(name: str) -> str:
 
 def _section(meta: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(meta.get(name) or {})
-
-
-def _plugin(meta: Mapping[str, Any], kind: str) -> str:
-    record = _section(meta, "plugins").get(kind) or {}
-    return str(record.get("label") or record.get("name") or _section(meta, "config").get(kind, ""))
-
-
-def _title(meta: Mapping[str, Any]) -> str:
-    model, data = _plugin(meta, "model"), _plugin(meta, "dataset")
-    start = " at initialisation" if _section(meta, "config").get("prune_at") == "init" else ""
-    return f"What pruning{start} did to {model or 'a model'} on {data or 'its data'}"
-
-
-def _facts(run: SavedRun) -> list[tuple[str, str]]:
-    """What was run, at a glance."""
-    config = _section(run.meta, "config")
-    seeds = sorted(int(seed) for seed in run.rows["seed"].unique())
-    facts = [
-        ("pruners", ", ".join(numbers.pruners(run))),
-        ("densities", ", ".join(f"{density:g}" for density in numbers.densities(run))),
-        ("seeds", ", ".join(str(seed) for seed in seeds)),
-        ("removed", " × ".join(str(config[k]) for k in ("granularity", "scope") if k in config)),
-        ("pruned at", str(config.get("prune_at", ""))),
-        ("objective", str(config.get("objective", ""))),
-    ]
-    return [(name, value) for name, value in facts if value]
 
 
 def _notices(run: SavedRun) -> list[str]:

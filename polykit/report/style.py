@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,6 +73,30 @@ class Look:
     color: str
     marker: str
     line: LineStyle = "-"
+
+
+# The laboratory's arms have fixed looks, too: what was not pruned is grey, the control dashed.
+ARM_LOOKS: Mapping[str, Look] = {
+    DENSE: Look(DENSE_COLOR, "None"),
+    "unpruned": Look(DENSE_COLOR, "None", ":"),
+    "pruned": Look("#0072b2", "o"),
+    CONTROL: Look(INK, "s", "--"),
+    "scratch": Look("#e69f00", "^"),
+}
+_DROPOUT_SLOTS = ("#009e73", "#cc79a7", "#6549ea", "#56b4e9")
+
+
+def dropout_looks(dropouts: Iterable[float]) -> dict[float, Look]:
+    """Give each share of dropout its look: none at all is always the same green.
+
+    >>> dropout_looks([0.5])[0.5].color == dropout_looks([0.0, 0.5])[0.5].color
+    True
+    """
+    rest = [dropout for dropout in sorted(set(dropouts)) if dropout]
+    colors = itertools.cycle(_DROPOUT_SLOTS[1:])
+    markers = itertools.cycle(_MARKERS[1:])
+    table = {0.0: Look(_DROPOUT_SLOTS[0], _MARKERS[0])}
+    return table | {d: Look(c, m) for d, c, m in zip(rest, colors, markers, strict=False)}
 
 
 def figure_style() -> AbstractContextManager[None]:

@@ -1,10 +1,9 @@
-"""Small wording shared by figures and sentences: numbers, intervals, stages, lists."""
+"""Small wording shared by figures and sentences: numbers, intervals, lists."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from polykit.report.numbers import Estimate
 
@@ -26,17 +25,18 @@ def number(value: float, like: float | None = None) -> str:
 def signed(value: float, like: float | None = None) -> str:
     """Write a difference with its sign.
 
-    >>> signed(0.5), signed(-0.5)
-    ('+0.500', '−0.500')
+    >>> signed(0.5), signed(-0.5), signed(0.01, like=12.3)
+    ('+0.500', '−0.500', '0.0')
     """
     text = number(value, like)
-    return f"+{text}" if value > 0 else text
+    return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
-def interval(estimate: Estimate, name: str = "") -> str:
+def interval(estimate: Estimate, name: str = "", like: Estimate | None = None) -> str:
     """Write a difference with its interval in brackets, to two digits of its half width.
 
     With a single seed there is no interval. `name` is what to call it where it first appears.
+    Another estimate, `like`, lends its decimals to what belongs to it.
 
     >>> interval(Estimate(-1.214, 3, 0.288))
     '−1.21 [−1.50, −0.93]'
@@ -44,12 +44,36 @@ def interval(estimate: Estimate, name: str = "") -> str:
     '−1.21 [95 % interval −1.50, −0.93]'
     >>> interval(Estimate(0.5, 1))
     '+0.500'
+    >>> interval(Estimate(0.00123, 3, 0.00001), like=Estimate(-1.214, 3, 0.288))
+    '0.00 [0.00, 0.00]'
     """
+    model = like or estimate
     if estimate.half is None:
-        return signed(estimate.mean)
-    like = 10 * estimate.half or estimate.mean
-    ends = f"{number(estimate.low, like)}, {number(estimate.high, like)}"
-    return f"{signed(estimate.mean, like)} [{name}{ends}]"
+        return signed(estimate.mean, model.mean)
+    scale = 10 * (model.half or 0.0) or model.mean
+    ends = f"{number(estimate.low, scale)}, {number(estimate.high, scale)}"
+    return f"{signed(estimate.mean, scale)} [{name}{ends}]"
+
+
+def chance(p: float) -> str:
+    r"""Write a p-value in a sentence.
+
+    >>> chance(0.0312), chance(1e-9)
+    ('p\xa0=\xa00.031', 'p\xa0<\xa00.001')
+    """
+    text = chance_alone(p)
+    return f"p\u00a0{text}" if text.startswith("<") else f"p\u00a0=\u00a0{text}"
+
+
+def chance_alone(p: float) -> str:
+    r"""Write a p-value in a column of such.
+
+    >>> chance_alone(0.0312), chance_alone(0.4), chance_alone(1e-9)
+    ('0.031', '0.40', '<\xa00.001')
+    """
+    if p < 0.001:
+        return "<\u00a00.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def seeds(n: int) -> str:
@@ -77,10 +101,3 @@ def capital(text: str) -> str:
     'A ReLU'
     """
     return text[:1].upper() + text[1:]
-
-
-def stage_words(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Say what the stages are called in this run: it matters when the network was pruned."""
-    if (meta.get("config") or {}).get("prune_at") == "init":
-        return {"pruned": "before training", "retrained": "after training"}
-    return {"pruned": "right after pruning", "retrained": "after retraining"}

@@ -1,4 +1,4 @@
-"""Reads activations on the way through a network.
+"""Reads activations on the way through a network, and puts others in their place.
 
 The pass stops at the last site asked for; what a later in-place operation would overwrite is kept
 by handing a copy on; modules called twice have two sites. Nothing is left on the model.
@@ -39,24 +39,27 @@ def capture(
     *,
     params: Mapping[str, Tensor] | None = None,
     outputs: bool = False,
+    feed: tuple[Site, Tensor] | None = None,
 ) -> Captured:
     """Run `model` on `x` and read `sites` on the way.
 
     `params` stand in for the model's own parameters of those names. Without `outputs` the pass
     ends at the last site. Gradients flow through what is read, unless they are switched off. A
-    `post` site of a layer that no nonlinearity follows is the layer's output itself.
+    `post` site of a layer that no nonlinearity follows is the layer's output itself. `feed` names
+    a `post` site and the values `[n, units, *positions]` that the network goes on with there
+    instead of its own.
 
-    Raises UsageError for a site the trace does not know.
+    Raises UsageError for a site the trace does not know, or for fed values of another shape.
 
     >>> from polykit.runtime.trace import trace
     >>> model, x = nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.zeros(4, 2)
     >>> capture(model, x, [Site("0", "post")], trace(model, x)).values[Site("0", "post")].shape
     torch.Size([4, 3])
     """
-    reader = _Reader(sites, trace, stop=not outputs)
+    reader = _Reader(sites, trace, feed, stop=not outputs)
     modules = dict(model.named_modules())
     hooks: list[Any] = []
-    for layer in dict.fromkeys(site.layer for site in sites):
+    for layer in dict.fromkeys(site.layer for site in reader.sites):
         hooks.append(modules[layer].register_forward_pre_hook(reader.before(layer)))
         hooks.append(modules[layer].register_forward_hook(reader.after(layer)))
     result: Tensor | None = None
@@ -76,22 +79,27 @@ class _Enough(Exception):
 class _Reader:
     """The hooks of one pass."""
 
-    def __init__(self, sites: Iterable[Site], trace: Trace, *, stop: bool) -> None:
+    def __init__(
+        self, sites: Iterable[Site], trace: Trace, feed: tuple[Site, Tensor] | None, *, stop: bool
+    ) -> None:
+        self._wanted = set(sites)
+        self._feed = dict([feed] if feed else [])
+        self.sites = (*self._wanted, *self._feed)
         known = {(call.layer, call.call): call for call in trace.calls}
         self._calls: dict[Key, LayerCall] = {}
-        self._wanted: set[Site] = set()
-        for site in sites:
+        for site in self.sites:
             call = known.get((site.layer, site.call))
             if call is None:
                 raise UsageError(f"the forward pass never reaches {site}, so it cannot be read")
             self._calls[site.layer, site.call] = call
-            self._wanted.add(site)
+        for site, fed in self._feed.items():
+            _check_fed(self._calls[site.layer, site.call], site, fed)
         self._stop = stop
         self._open = set(self._wanted)
         self._counts: dict[str, int] = {}
         self.values: dict[Site, Tensor] = {}
         self.follow = Follow(self._activated)
-        self.follows = any(site.at == "post" for site in self._wanted)
+        self.follows = any(site.at == "post" for site in self.sites)
 
     def before(self, layer: str) -> Callable[[nn.Module, tuple[Any, ...]], Any]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -109,16 +117,24 @@ class _Reader:
             pre, post = Site(layer, "pre", key[1]), Site(layer, "post", key[1])
             if pre in self._wanted:
                 output = self._take(pre, output)
-            if post in self._wanted:
+            if post in self.sites:
                 if not self._calls[key].activated:
-                    return self._take(post, output)
+                    return self._put(post, output)
                 self.follow.watch(output, key)
             return output
 
         return hook
 
     def _activated(self, key: Key, result: Tensor) -> Tensor:
-        return self._take(Site(key[0], "post", key[1]), result)
+        return self._put(Site(key[0], "post", key[1]), result)
+
+    def _put(self, site: Site, tensor: Tensor) -> Tensor:
+        """Put fed values in place of a `post` reading, if there are any, and keep it if wanted."""
+        if site in self._feed:
+            # a copy: the network may work in place on what the caller still holds
+            tensor = self._feed[site].movedim(1, self._calls[site.layer, site.call].unit_axis)
+            tensor = tensor.clone()
+        return self._take(site, tensor) if site in self._wanted else tensor
 
     def _take(self, site: Site, tensor: Tensor, *, move: bool = True) -> Tensor:
         """Keep `tensor` for `site`; return what goes on through the network."""
@@ -130,6 +146,18 @@ class _Reader:
         if self._stop and not self._open:
             raise _Enough
         return passed
+
+
+def _check_fed(call: LayerCall, site: Site, fed: Tensor) -> None:
+    if site.at != "post":
+        raise UsageError(f"values can be fed in at post, behind {site}'s nonlinearity, not at pre")
+    positions = list(call.shape)
+    units = positions.pop(call.unit_axis - 1)
+    if fed.shape[1:] != (units, *positions):
+        raise UsageError(
+            f"layer {site} has values of shape {(units, *positions)}, units first; "
+            f"{tuple(fed.shape[1:])} cannot take their place"
+        )
 
 
 def unit_values(values: Tensor, reduce: Reduce = "mean") -> Tensor:

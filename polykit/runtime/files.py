@@ -28,7 +28,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         raise RunError(explain(path, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -50,7 +51,7 @@ def explain(path: Path, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return (
             f"no space left on the disk while writing {path}; nothing is half-written. Free some "
-            f"space, then go on with: polykit analyze --resume RUN"
+            f"space, then go on with: polykit run --resume RUN"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path} is not writable ({error.strerror}); choose another place with --out"

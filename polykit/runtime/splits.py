@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from polykit.errors import DataError
 from polykit.runtime.seeds import generator
+from polykit.types import Split
 
 SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -112,6 +113,18 @@ class LoaderSplit:
     def skipped(self) -> Sequence[str]:
         """The notes, then the samples found unreadable so far, in the dataset's order."""
         return (*self.notes, *(self._reasons[index] for index in sorted(self._reasons)))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A fixed choice of a split's samples, read in chunks as often as a pruner wants."""
+
+    split: Split
+    order: Tensor
+    batch_size: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.split.batches(self.batch_size, order=self.order)
 
 
 def split_dataset(

@@ -18,60 +18,31 @@ from torch import Tensor
 
 from polykit.errors import RunError
 from polykit.runtime.files import explain, read_json, write_bytes, write_json
-
-TABLES = {
-    "rows": {
-        "seed": "int64",
-        "pruner": "str",
-        "density": "float64",
-        "achieved_density": "float64",
-        "stage": "str",
-        "metric": "str",
-        "layer": "str",
-        "statistic": "str",
-        "value": "float64",
-    },
-    "units": {
-        "seed": "int64",
-        "pruner": "str",
-        "density": "float64",
-        "stage": "str",
-        "metric": "str",
-        "layer": "str",
-        "unit": "int64",
-        "statistic": "str",
-        "value": "float64",
-    },
-    "history": {
-        "seed": "int64",
-        "pruner": "str",
-        "density": "float64",
-        "phase": "str",
-        "epoch": "int64",
-        "loss": "float64",
-        "validation_loss": "float64",
-        "validation_accuracy": "float64",
-    },
-}
-"""The tidy tables of a run and their columns."""
+from polykit.runtime.tables import TABLES, empty
 
 _CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run as read from its directory: `run.json` and the three tidy tables."""
+    """A run as read from its directory: `run.json` and the tidy tables of its workflow."""
 
     path: Path
     meta: dict[str, Any]
-    rows: pd.DataFrame
-    units: pd.DataFrame
-    history: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What was measured at the end of each network's training: every workflow has it."""
+        return self.tables["rows"]
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one cell of a sweep leaves behind: table rows, tensor files, and remarks."""
+    """What one cell of a sweep leaves behind: table rows, tensor files, and remarks.
+
+    A table of the workflow that is not there has no rows.
+    """
 
     tables: Mapping[str, pd.DataFrame]
     tensors: Mapping[str, bytes] = field(default_factory=dict)
@@ -90,7 +61,7 @@ class RunStore:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise RunError(
                 f"{path} exists and is not empty; choose another --out, or go on with a run there: "
-                f"polykit analyze --resume {path}"
+                f"polykit run --resume {path}"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -134,6 +105,17 @@ class RunStore:
             raise RunError(f"{self.path / 'run.json'} is damaged: it does not describe a run")
         return meta
 
+    @property
+    def workflow(self) -> str:
+        """Which workflow the run is of; raise RunError for one that is not known here."""
+        name = str(self.meta.get("workflow"))
+        if name not in TABLES:
+            raise RunError(
+                f"{self.path} is a run of the workflow {name!r}, which this polykit does not know "
+                f"(it knows {', '.join(TABLES)}); update polykit"
+            )
+        return name
+
     def write_meta(self, meta: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
         write_json(self.path / "run.json", dict(meta))
@@ -155,8 +137,11 @@ class RunStore:
     def write_cell(self, name: str, result: CellResult) -> None:
         """Write a cell, whole or not at all; a cell that is there already stays."""
         target = self.cell(name)
-        files = {f"{table}.parquet": _parquet(rows) for table, rows in result.tables.items()}
-        files |= dict(result.tensors)
+        workflow = self.workflow
+        files = dict(result.tensors)
+        for table in TABLES[workflow]:
+            rows = result.tables.get(table, empty(workflow, table))
+            files[f"{table}.parquet"] = _parquet(rows)
         temporary = target.with_name(f".{name}.{secrets.token_hex(4)}")
         try:
             temporary.mkdir(parents=True)
@@ -194,25 +179,22 @@ class RunStore:
     def collect(self, cells: Iterable[str]) -> None:
         """Write the run's tables from the cells that are done, in the order given."""
         done = [name for name in cells if self.has(name)]
-        for table, columns in TABLES.items():
+        workflow = self.workflow
+        for table, columns in TABLES[workflow].items():
             parts = [_read(self.cell(name) / f"{table}.parquet") for name in done]
             parts = [part for part in parts if len(part)]
-            joined = pd.concat(parts, ignore_index=True) if parts else empty(table)
+            joined = pd.concat(parts, ignore_index=True) if parts else empty(workflow, table)
             write_bytes(self.path / f"{table}.parquet", _parquet(joined[list(columns)]))
 
     def load(self) -> SavedRun:
         """Read the run; raise RunError where a table is missing or damaged."""
-        tables = {table: _read(self.path / f"{table}.parquet") for table in TABLES}
-        for table, columns in TABLES.items():
+        tables = {}
+        for table, columns in TABLES[self.workflow].items():
+            tables[table] = _read(self.path / f"{table}.parquet")
             missing = set(columns) - set(tables[table].columns)
             if missing:
                 raise RunError(f"{self.path}/{table}.parquet lacks columns {sorted(missing)}")
-        return SavedRun(self.path, self.meta, **tables)
-
-
-def empty(table: str) -> pd.DataFrame:
-    """Return one of the run's tables without rows."""
-    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TABLES[table].items()})
+        return SavedRun(self.path, self.meta, tables)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -233,5 +215,5 @@ def _read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
             f"{path} cannot be read: {error}. An unfinished run goes on with: "
-            f"polykit analyze --resume {path.parent}"
+            f"polykit run --resume {path.parent}"
         ) from error

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from polykit.runtime.seeds import generator, seeded
 from polykit.runtime.trace import evaluating
 from polykit.runtime.training_config import TrainingConfig
 from polykit.types import Data, Mask, Split
+
+StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""The scalar that a step descends, from the model, inputs `[n, *shape]` and targets."""
 
 CHECKPOINT_SECONDS = 5.0
 """How much work an interruption may cost."""
@@ -61,10 +64,12 @@ def train(
     mask: Mask | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    loss: StepLoss | None = None,
 ) -> History:
     """Train `model` in place on `data.train`, in evaluation mode afterwards.
 
-    Sample order and dropout come from streams of `seed` and the epoch. With a `mask` removed
+    A step descends `loss`, by default the task loss; validation measures the task loss in any
+    case. Sample order and dropout come from streams of `seed` and the epoch. With a `mask` removed
     parameters stay zero. With a `checkpoint` path the state is saved there every few seconds, and
     training goes on from it if it exists.
 
@@ -72,38 +77,33 @@ def train(
     """
     model.to(device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = _optimizer(parameters, config)
-    state = _State(model, optimizer, config)
+    optimizer = make_optimizer(parameters, config)
+    progress = Progress(model, config)
     if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint)
+        _load(checkpoint, model, optimizer, progress)
     own = dict(model.named_parameters())
     kept = [(own[name], keep) for name, keep in on_model(model, mask).items()] if mask else []
     if mask is not None:
         apply_mask(model, mask)
     saved = time.monotonic()
-    while len(state.epochs) < epochs and not state.done:
-        number = len(state.epochs) + 1
+    while len(progress.epochs) < epochs and not progress.done:
+        number = len(progress.epochs) + 1
         order = torch.randperm(len(data.train), generator=generator(seed, "order", number))
         with seeded(seed, "epoch", number):
-            loss = _one_epoch(model, data, config, optimizer, order, kept, device)
+            mean = _one_epoch(model, data, config, optimizer, order, kept, device, loss)
         validation, accuracy = evaluate(model, data.validation, data.task, device)
-        if not (math.isfinite(loss) and math.isfinite(validation)):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {number}; try a smaller --lr than {config.lr:g}, "
-                f"or look for extreme values in the data"
-            )
-        epoch = Epoch(number, loss, validation, accuracy)
-        state.add(epoch)
+        if not (math.isfinite(mean) and math.isfinite(validation)):
+            raise not_finite(mean, number, config.lr)
+        epoch = Epoch(number, mean, validation, accuracy)
+        progress.add(epoch)
         if on_epoch is not None:
             on_epoch(epoch)
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            write_bytes(checkpoint, state.to_bytes())
+            write_bytes(checkpoint, _to_bytes(model, optimizer, progress))
             saved = time.monotonic()
-    state.choose()
+    progress.choose()
     model.eval()
-    return History(
-        tuple(state.epochs), state.chosen, config.stop != "loss" or state.done or epochs == 0
-    )
+    return progress.history(epochs)
 
 
 def _one_epoch(
@@ -114,19 +114,25 @@ def _one_epoch(
     order: Tensor,
     kept: list[tuple[nn.Parameter, Tensor]],
     device: torch.device,
+    loss: StepLoss | None,
 ) -> float:
     model.train()
+
+    def task(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return task_loss(model(x), y, data.task, "mean")
+
+    descend = loss or task
     total = torch.zeros((), device=device)
     count = 0
     try:
         for x, y in data.train.batches(config.batch_size, order=order):
             optimizer.zero_grad(set_to_none=True)
-            loss = task_loss(model(x.to(device)), y.to(device), data.task, "mean")
-            loss.backward()
+            value = descend(model, x.to(device), y.to(device))
+            value.backward()
             optimizer.step()
             for parameter, keep in kept:
                 parameter.data.mul_(keep)
-            total.add_(loss.detach(), alpha=len(x))
+            total.add_(value.detach(), alpha=len(x))
             count += len(x)
     except (RuntimeError, ValueError, IndexError) as error:
         raise TrainingError(
@@ -158,8 +164,12 @@ def evaluate(
     return float(loss) / count, accuracy
 
 
-def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Sequence[Tensor], config: TrainingConfig, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimiser that `config` asks for; `fused` is quicker for many parameters."""
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    common["fused"] = fused or None  # False would switch foreach off on a GPU, too
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=config.momentum, **common)
     if config.optimizer == "adagrad":
@@ -167,14 +177,20 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.
     return torch.optim.Adam(parameters, **common)
 
 
-class _State:
-    """All that must survive an interruption between two epochs."""
+def not_finite(loss: float, epoch: int, lr: float) -> TrainingError:
+    """Return the error for a loss that is no number any more."""
+    return TrainingError(
+        f"the loss became {loss} in epoch {epoch}; try a smaller --lr than {lr:g}, "
+        f"or look for extreme values in the data"
+    )
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
-    ) -> None:
-        self._model, self._optimizer, self._config = model, optimizer, config
-        self._best: dict[str, Tensor] = {}
+
+class Progress:
+    """How far one network's training is: its epochs, and the weights worth keeping."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+        self._model, self._config = model, config
+        self.best: dict[str, Tensor] = {}
         self.epochs: list[Epoch] = []
 
     @property
@@ -191,38 +207,51 @@ class _State:
         return min(self.epochs, key=lambda epoch: epoch.validation_loss).epoch
 
     def add(self, epoch: Epoch) -> None:
+        """Take note of an epoch, whose weights the network has now."""
         self.epochs.append(epoch)
         if self._config.stop == "best" and self.chosen == epoch.epoch:
-            self._best = copy.deepcopy(self._model.state_dict())
+            self.best = copy.deepcopy(self._model.state_dict())
 
     def choose(self) -> None:
-        if self._best:
-            self._model.load_state_dict(self._best)
+        """Give the network the weights of the chosen epoch."""
+        if self.best:
+            self._model.load_state_dict(self.best)
 
-    def to_bytes(self) -> bytes:
-        tensors = {f"model/{name}": value for name, value in self._model.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in self._best.items()}
-        for index, slots in self._optimizer.state_dict()["state"].items():
-            for slot, value in slots.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer/{index}/{slot}"] = value
-        plain = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-        return save(plain, {"epochs": json.dumps([asdict(epoch) for epoch in self.epochs])})
+    def history(self, asked: int) -> History:
+        """Return what training gave, where `asked` epochs were asked for."""
+        reached = self._config.stop != "loss" or self.done or asked == 0
+        return History(tuple(self.epochs), self.chosen, reached)
 
-    def load(self, path: Path) -> None:
-        content = path.read_bytes()
-        tensors = load(content)
-        self._model.load_state_dict(_part(tensors, "model/"))
-        self._best = _part(tensors, "best/")
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(tensors, "optimizer/").items():
-            index, _, slot = name.partition("/")
-            slots.setdefault(int(index), {})[slot] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])
-        self.epochs = [Epoch(**epoch) for epoch in json.loads(header["__metadata__"]["epochs"])]
+
+def _to_bytes(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> bytes:
+    """Serialise all that must survive an interruption between two epochs."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in progress.best.items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{slot}"] = value
+    plain = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    return save(plain, {"epochs": json.dumps([asdict(epoch) for epoch in progress.epochs])})
+
+
+def _load(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Put everything back as `_to_bytes` found it."""
+    content = path.read_bytes()
+    tensors = load(content)
+    model.load_state_dict(_part(tensors, "model/"))
+    progress.best = _part(tensors, "best/")
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimizer/").items():
+        index, _, slot = name.partition("/")
+        slots.setdefault(int(index), {})[slot] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    progress.epochs = [Epoch(**epoch) for epoch in json.loads(header["__metadata__"]["epochs"])]
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -12,10 +12,11 @@ from typing import get_args
 import torch
 from torch import nn
 
-from polykit.api import Pruner
+from polykit.api import Pruner, StructuralPruner
 from polykit.runtime.masking import apply_mask, candidates
 from polykit.runtime.objectives import TaskLoss, parse_objective
 from polykit.runtime.trace import trace
+from polykit.testing import structural
 from polykit.testing.plugin import Plugin, answer_all, expect
 from polykit.testing.samples import SHAPE, datasets, networks
 from polykit.testing.state import unchanged
@@ -27,6 +28,9 @@ UNITS = {"mlp": "3:1", "convnet": "2:1"}
 
 def density(plugin: Plugin, folder: Path) -> None:
     """The mask has the density asked for, to ±1 element, in every granularity and competition."""
+    if _structural(plugin):
+        structural.density(plugin, folder)
+        return
     pruner: Pruner = plugin.create(folder)
     answer_all(
         (f"{setting}, density {wanted}", partial(_check_density, pruner, setting, wanted))
@@ -37,6 +41,9 @@ def density(plugin: Plugin, folder: Path) -> None:
 
 def choices(plugin: Plugin, folder: Path) -> None:
     """Every choice that an option offers gives such a mask, too."""
+    if _structural(plugin):
+        structural.choices(plugin, folder)
+        return
     setting = next(_settings(*UNITS))
     answer_all(
         (label, partial(_check_density, pruner, setting, 0.3))
@@ -46,6 +53,9 @@ def choices(plugin: Plugin, folder: Path) -> None:
 
 def deterministic(plugin: Plugin, folder: Path) -> None:
     """The generator's seed decides: the same one gives the same mask, whatever else is drawn."""
+    if _structural(plugin):
+        structural.deterministic(plugin, folder)
+        return
     pruner: Pruner = plugin.create(folder)
 
     def check(setting: _Setting) -> None:
@@ -56,6 +66,11 @@ def deterministic(plugin: Plugin, folder: Path) -> None:
         expect(first == second, "two runs with the same generator gave different masks")
 
     answer_all((str(setting), partial(check, setting)) for setting in _settings("convnet"))
+
+
+def _structural(plugin: Plugin) -> bool:
+    """Whether the pruner gives a smaller network, which is judged by checks of its own."""
+    return issubclass(plugin.found.options, StructuralPruner)
 
 
 class _Setting:

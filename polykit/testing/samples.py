@@ -83,13 +83,13 @@ def _data(x: Tensor, y: Tensor, features: FeatureSpace | None) -> Data:
 def subject(registry: Registry, model: nn.Module, data: Data, batch_size: int) -> Subject:
     """Put a network under the microscope, all its hidden layers in view."""
     device = torch.device("cpu")
-    found = trace(model, torch.zeros(1, *SHAPE))
+    found = trace(model, torch.zeros(1, *data.input_shape))
 
-    def feature_space(name: str) -> FeatureSpace:
+    def spaces(name: str, network: Subject) -> FeatureSpace:
         if name == "auto":
             name = "classes" if data.features is None else "truth"
-        space: FeatureSpace = registry.create("feature-space", name).instance.build(data, device)
+        space: FeatureSpace = registry.create("feature-space", name).instance.build(network)
         return space
 
     layers = select_layers(found)
-    return Subject(model, found, layers, data, device, batch_size, feature_space)
+    return Subject(model, found, layers, data, device, batch_size, spaces)

@@ -14,9 +14,9 @@ from polykit.errors import DataError
 from polykit.runtime.seeds import seeded
 from polykit.runtime.trace import trace
 from polykit.testing.plugin import Plugin, answer_all, expect
-from polykit.testing.samples import OUTPUTS, datasets
+from polykit.testing.samples import OUTPUTS, datasets, networks, subject
 from polykit.testing.state import unchanged
-from polykit.types import Data, FeatureSpace, Split
+from polykit.types import Data, FeatureSpace, Split, Subject
 
 SHAPES = ((13,), (1, 8, 8), (3, 32, 32), (3, 224, 224))
 """Input shapes that a model is offered; it must take one."""
@@ -38,7 +38,8 @@ def loads(plugin: Plugin, folder: Path) -> None:
     expect(data.outputs > 0, "it has no outputs")
     expect(len(data.classes) in (0, data.outputs), "it names more or fewer classes than it has")
     if data.features is not None:
-        _check_space(data, data.features)
+        expect(not data.features.layer, "its features must enter at the input, not at a layer")
+        _check_space(data.features, data.input_shape)
 
 
 def _check_split(data: Data, part: str, split: Split, again: Split) -> None:
@@ -90,18 +91,35 @@ def _check_forward(network: nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def encodes(plugin: Plugin, folder: Path) -> None:
-    """Its spaces map coefficients to inputs, row by row and differentiably."""
-    maker: FeatureSpacePlugin = plugin.create(folder)
+    """Its spaces map coefficients to values of the right shape, row by row and differentiably.
 
-    def check(data: Data) -> None:
-        with unchanged():
-            space = maker.build(data, torch.device("cpu"))
-        _check_space(data, space)
+    The same space comes out each time, for every choice an option offers.
+    """
 
-    answer_all((name, partial(check, data)) for name, data in datasets().items())
+    def check(maker: FeatureSpacePlugin, found: Subject) -> None:
+        with unchanged(found.model):
+            space, again = maker.build(found), maker.build(found)
+        shape = found.data.input_shape
+        if space.layer:
+            calls = found.trace.of(space.layer)
+            expect(bool(calls), f"its features enter at {space.layer!r}, which is no layer")
+            positions = list(calls[0].shape)
+            shape = (positions.pop(calls[0].unit_axis - 1), *positions)
+        _check_space(space, shape)
+        same = space.n_features == again.n_features and space.names == again.names
+        unit = torch.eye(space.n_features)
+        expect(same and torch.equal(space.encode(unit), again.encode(unit)), "two spaces differ")
+
+    answer_all(
+        (f"{label}, {name} on {data_name}", partial(check, maker, found))
+        for label, maker in plugin.variants(folder)
+        for name, model in networks().items()
+        for data_name, data in datasets().items()
+        for found in (subject(plugin.registry, model, data, 16),)
+    )
 
 
-def _check_space(data: Data, space: FeatureSpace) -> None:
+def _check_space(space: FeatureSpace, expected: tuple[int, ...]) -> None:
     expect(space.n_features > 0, "the space has no features")
     expect(len(space.names) in (0, space.n_features), "it names more or fewer features than it has")
     draw = torch.Generator().manual_seed(0)
@@ -109,13 +127,15 @@ def _check_space(data: Data, space: FeatureSpace) -> None:
     with unchanged():
         inputs: Tensor = space.encode(features)
         shape = tuple(inputs.shape)
-        expect(shape == (3, *data.input_shape), f"3 coefficient vectors became inputs {shape}")
+        expect(
+            shape == (3, *expected), f"3 coefficient vectors became {shape}, not {(3, *expected)}"
+        )
         rows = torch.cat([space.encode(row.unsqueeze(0)) for row in features])
         expect(torch.allclose(inputs, rows, atol=1e-6), "a row depends on the other rows")
         weights = torch.rand(inputs.shape, generator=draw)
         (slope,) = torch.autograd.grad((inputs * weights).sum(), features)
     right = bool(torch.isfinite(slope).all()) and bool((slope != 0).any())
-    expect(right, "inputs do not depend differentiably on the coefficients")
+    expect(right, "values do not depend differentiably on the coefficients")
 
 
 def maps(plugin: Plugin, folder: Path) -> None:

@@ -1,9 +1,10 @@
 """The nouns: plain data that passes between rooms. Nothing here knows a plugin or a file."""
 
-from polykit.types.data import Batch, Data, FeatureSpace, Split
+from polykit.types.data import Batch, Data, Fact, FeatureSpace, Split
 from polykit.types.masks import Candidates, Competition, Granularity, Mask, Scores
 from polykit.types.measurement import Column, Measurement, Subject
 from polykit.types.objective import Batches, Objective
+from polykit.types.structure import Smaller
 from polykit.types.units import At, LayerCall, Site, Trace, UnitRef
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Column",
     "Competition",
     "Data",
+    "Fact",
     "FeatureSpace",
     "Granularity",
     "LayerCall",
@@ -22,6 +24,7 @@ __all__ = [
     "Objective",
     "Scores",
     "Site",
+    "Smaller",
     "Split",
     "Subject",
     "Trace",

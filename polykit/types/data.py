@@ -30,16 +30,29 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Feature coefficients and the way from them to a model's input.
+    """Feature coefficients and the way from them into a model.
 
     `encode` maps coefficients `[n, n_features]` to inputs `[n, *input_shape]`, row by row, and is
-    differentiable almost everywhere. The zero vector is the space's origin.
+    differentiable almost everywhere. The zero vector is the space's origin. Where `layer` is
+    named, they become that layer's values after the nonlinearity instead, `[n, units, ...]`, and
+    only what lies behind it can be attributed to the features.
     """
 
     name: str
     n_features: int
     encode: Callable[[Tensor], Tensor]
     names: tuple[str, ...] = ()
+    layer: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that a reader should know about data, such as how noisy its labels are."""
+
+    name: str
+    value: float
+    summary: str
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,8 @@ class Data:
     """A loaded dataset: three splits and what is known about them.
 
     `outputs` is the number of classes, or of regression targets. `features` is the ground truth,
-    where there is one.
+    where there is one, and `truth` the tensors it is made of, from which the dataset's plugin can
+    load it again. `card()` computes what a reader should know before believing results.
     """
 
     name: str
@@ -59,6 +73,8 @@ class Data:
     outputs: int
     classes: tuple[str, ...] = ()
     features: FeatureSpace | None = None
+    truth: Mapping[str, Tensor] = field(default_factory=dict)
+    card: Callable[[], tuple[Fact, ...]] = tuple
 
     def skipped(self) -> list[str]:
         """Name all samples found unreadable so far, each once, in order."""

@@ -1,64 +1,29 @@
-"""The options of `analyze`: the one place of their names, bounds and defaults."""
+"""The options that all sweeps share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shlex
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from polykit.runtime.training_config import TrainingConfig
 
-FLAGS = {
-    "pruners": "--pruner",
-    "metrics": "--metric",
-    "densities": "--density",
-    "seeds": "--seed",
-    "layers": "--layer",
-    "prune_layers": "--prune-layer",
-    "options": "-o",
-}
-"""Command line flags that are not simply the field's name."""
+MIN_CEILING = 0.75
+"""Share of the labels' variance that the true features must explain for labels to mean much."""
 
 
-class AnalyzeConfig(TrainingConfig):
-    """What to analyse and how. Immutable; plugins are named as on the command line."""
+class SweepConfig(TrainingConfig):
+    """How to train, measure and compute, whatever the sweep is about. Immutable."""
 
-    model: str = Field("mlp", description="model plugin, torchvision name, or module:factory")
-    dataset: str = Field("digits", description="dataset plugin")
-    pruners: tuple[str, ...] = Field(("magnitude", "force"), description="pruner plugins")
-    metrics: tuple[str, ...] = Field(("ig",), description="metric plugins, beside the plain ones")
-    densities: tuple[float, ...] = Field(
-        (0.5, 0.2, 0.1, 0.05), min_length=1, description="shares of parameters to keep"
-    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the repetitions")
     layers: tuple[str, ...] = Field(("*",), description="layers to measure (globs)")
-    prune_layers: tuple[str, ...] = Field(("*",), description="layers to prune (globs)")
-    granularity: Literal["weight", "kernel", "unit"] = Field(
-        "weight", description="what is removed: weights, k×k kernels, or whole units"
-    )
-    scope: Literal["global", "layer"] = Field(
-        "global", description="what competes: the whole network, or each layer for itself"
-    )
-    objective: str = Field(
-        "task", description="what to preserve: task, or LAYER:UNIT[@mean|max|center|ROW,COLUMN]"
-    )
-    prune_at: Literal["trained", "init"] = Field(
-        "trained", description="prune the trained network, or at initialisation"
-    )
-    control: bool = Field(True, description="add the random pruner as control")
-    epochs: int | None = Field(
-        None, ge=0, description="training epochs; 30, or 0 for a network that comes trained"
-    )
-    retrain_epochs: int | None = Field(
-        None, ge=0, description="epochs after pruning; 10, or as many as training at init"
-    )
-    score_samples: int = Field(1024, ge=1, description="training samples that pruners may look at")
     eval_batch_size: int = Field(512, ge=1, description="samples per chunk of a measurement")
-    checkpoint: str | None = Field(None, description="weights to load: .safetensors or .pt")
+    ensemble: int | None = Field(
+        None, ge=1, description="networks trained at once; 16 for small networks, else 1"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     threads: int | None = Field(
         None, ge=1, description="CPU threads; 1 for small networks, else all cores"
@@ -67,14 +32,6 @@ class AnalyzeConfig(TrainingConfig):
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of plugins, by plugin name"
     )
-
-    @field_validator("densities")
-    @classmethod
-    def _shares(cls, densities: tuple[float, ...]) -> tuple[float, ...]:
-        for density in densities:
-            if not 0 < density <= 1:
-                raise ValueError(f"density {density:g} is outside (0, 1]; 0.1 keeps a tenth")
-        return tuple(dict.fromkeys(densities))
 
     @field_validator("seeds")
     @classmethod
@@ -88,34 +45,14 @@ class AnalyzeConfig(TrainingConfig):
         """The part of the options that is about training."""
         return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))
 
+    def command(self) -> str:
+        """The command line that repeats the sweep; empty if a command line cannot hold it."""
+        return ""
+
     def fingerprint(self, plugins: Any) -> str:
         """Eight hex digits over every option, defaults included, and every plugin's options."""
         content = json.dumps([self.model_dump(mode="json"), plugins], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
-
-    def command(self) -> str:
-        """The command line that repeats the analysis: every option that is not its default.
-
-        >>> AnalyzeConfig(seeds=(3,), control=False).command()
-        'polykit analyze --seed 3 --no-control'
-        """
-        words = ["polykit", "analyze"]
-        for name, info in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value == info.get_default(call_default_factory=True):
-                continue
-            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-            if isinstance(value, bool):
-                words.append(flag if value else f"--no-{name}")
-            elif isinstance(value, Mapping):
-                pairs = [
-                    (plugin, o, v) for plugin, table in value.items() for o, v in table.items()
-                ]
-                words += [w for p, o, v in pairs for w in (flag, f"{p}.{o}={value_text(v)}")]
-            else:
-                many = value if isinstance(value, tuple) else (value,)
-                words += [word for item in many for word in (flag, value_text(item))]
-        return shlex.join(words)
 
 
 def value_text(value: Any) -> str:
@@ -125,8 +62,16 @@ def value_text(value: Any) -> str:
     ('0.5,0.2', 'none', 'force.rounds=5')
     """
     if isinstance(value, Mapping):
-        pairs = [(plugin, o, v) for plugin, table in value.items() for o, v in table.items()]
-        return " ".join(f"{plugin}.{o}={value_text(v)}" for plugin, o, v in pairs)
+        return " ".join(f"{name}={value_text(leaf)}" for name, leaf in _leaves(value))
     if isinstance(value, tuple | list):
         return ",".join(value_text(item) for item in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a table of tables holds, under dotted names."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", leaf) for inner, leaf in _leaves(value))
+        else:
+            yield name, value

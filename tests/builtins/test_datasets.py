@@ -1,4 +1,4 @@
-"""The built-in datasets: digits, toy, those of torchvision, and picture folders."""
+"""The built-in datasets: digits, those of torchvision, picture folders, and the autoencoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from polykit.types import Data, Split
 from polykit_builtins.datasets.autoencoder import train_autoencoder
 from polykit_builtins.datasets.digits import Digits
 from polykit_builtins.datasets.imagefolder import MEAN, STD, ImageFolder, read_rgb
-from polykit_builtins.datasets.toy import THRESHOLD, Toy, draw_weight
 from polykit_builtins.datasets.vision import ROOT_VARIABLE, Cifar10, FashionMnist, Mnist
 
 
@@ -53,84 +52,16 @@ def test_digits_keep_the_share_of_each_class_and_follow_the_seed() -> None:
     assert not torch.equal(joined(data.test)[0], joined(other.test)[0])
 
 
-def test_toy_labels_are_exact_functions_of_the_drawn_features() -> None:
-    toy = Toy(hidden=(5, 3, 2), outputs=3, epochs=1)
-    features, model, encoder = toy.draw()
-    data = toy.load()
-    assert features.shape == (50 * 10 * 3, 10)
-    assert data.features is not None
-    assert data.features.n_features == 10
-    weights, biases = model.weights, model.biases
-    labels = []
-    for f in features.double():
-        h = [*f[:5]]
-        for layer, (start, size) in enumerate(((5, 3), (8, 2))):
-            h = [
-                f[start + i]
-                + max(0.0, sum(float(w) * v for w, v in zip(weights[layer][i], h, strict=True)) + b)
-                for i, b in zip(range(size), biases[layer].tolist(), strict=True)
-            ]
-        labels.append([float(weights[2][k].double() @ torch.stack(h)) for k in range(3)])
-    expected = torch.tensor(labels) + biases[2]
-    torch.testing.assert_close(model.labels(features), expected, atol=1e-5, rtol=1e-5)
-    samples = torch.cat(everything(data), 1)
-    drawn = torch.cat([encoder(features), model.labels(features)], 1)
-    assert sorted(samples.tolist()) == sorted(drawn.tolist())
-    assert torch.equal(data.features.encode(features), encoder(features))
-
-
-def test_toy_draws_what_the_method_says() -> None:
-    toy = Toy(sparsity_low=0.9, sparsity_high=0.9, epochs=1)
-    features, model, _ = toy.draw()
-    assert float((features == 0).float().mean()) == pytest.approx(0.9, abs=0.01)
-    assert 0 <= float(features.min()) < float(features.max()) < 1
-    for weight, bias in zip(model.weights, model.biases, strict=True):
-        torch.testing.assert_close(bias, 0.5 - weight @ torch.full(weight.shape[1:], 0.5))
-
-
-def test_weights_are_zero_or_above_the_threshold_and_two_at_least() -> None:
-    torch.manual_seed(0)
-    weight = draw_weight(2000, 2)
-    assert bool((weight.abs() >= THRESHOLD).all())
-    wide = draw_weight(100, 100)
-    assert 0.03 < float((wide == 0).float().mean()) < 0.07
-    assert float(wide[wide != 0].abs().min()) >= THRESHOLD
-
-
-def test_toy_repeats_itself_and_leaves_the_global_generator_alone() -> None:
-    before = torch.get_rng_state()
-    first, again, other = (Toy(epochs=1, seed=seed).load() for seed in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(map(torch.equal, joined(first.test), joined(again.test)))
-    assert not torch.equal(joined(first.test)[0], joined(other.test)[0])
-
-
-def test_the_toy_encoder_is_differentiable_and_follows_the_type_of_its_input() -> None:
-    _, _, encoder = Toy(epochs=1).draw()
-    f = torch.rand(4, 16, dtype=torch.float64, requires_grad=True)
-    encoder(f).sum().backward()  # type: ignore[no-untyped-call]
-    assert f.grad is not None
-    assert encoder(f).dtype == torch.float64
-    assert bool((f.grad != 0).any())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"hidden": (1,)}, {"hidden": ()}, {"sparsity_low": 0.9}, {"outputs": 0}, {"epochs": 0}],
-)
-def test_toy_refuses_bad_options(options: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        Toy(**options)
-
-
-def test_the_autoencoder_equals_one_trained_by_autograd() -> None:
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_autoencoder_equals_one_trained_by_autograd(linear: bool) -> None:
     torch.manual_seed(0)
     x = torch.rand(70, 6)
     torch.manual_seed(1)
-    weights, biases = train_autoencoder(x, (6, 4, 2), epochs=3)
+    weights, biases = train_autoencoder(x, (6, 4, 2), epochs=3, linear=linear)
     torch.manual_seed(1)
     layers = [nn.Linear(a, b) for a, b in ((6, 4), (4, 2), (2, 4), (4, 6))]
-    net = nn.Sequential(layers[0], nn.ReLU(), *layers[1:3], nn.ReLU(), layers[3])
+    between = nn.Identity() if linear else nn.ReLU()
+    net = nn.Sequential(layers[0], between, *layers[1:3], between, layers[3])
     adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     for _ in range(3):
         for indices in torch.split(torch.randperm(70), 32):
@@ -138,7 +69,7 @@ def test_the_autoencoder_equals_one_trained_by_autograd() -> None:
             loss = nn.functional.mse_loss(net(x[indices]), x[indices])
             loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
-    for layer, weight, bias in zip(layers, weights, biases, strict=False):
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
         torch.testing.assert_close(weight, layer.weight.detach(), atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(bias, layer.bias.detach(), atol=1e-6, rtol=1e-5)
 

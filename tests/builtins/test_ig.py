@@ -25,10 +25,8 @@ from polykit.types import Measurement
 from polykit_builtins.metrics.ig import (
     IntegratedGradients,
     attribution_matrix,
-    capacity,
     captum_attribution_matrix,
     polysemanticity,
-    total_feature_dimensionality,
 )
 
 COLUMNS = "ratio entropy entropy_normalised effective_features count participation silent".split()
@@ -200,7 +198,6 @@ def test_units_behind_a_cut_are_silent_to_the_bit(
     table = polysemanticity(M)
     assert (table["silent"] == 1).all()
     assert not table.drop(columns="silent").any(axis=None)
-    assert total_feature_dimensionality(M) == 0
 
 
 FROZEN = torch.tensor(
@@ -249,10 +246,6 @@ def test_a_network_worked_out_by_hand() -> None:
     assert list(table.columns) == COLUMNS
     for name, values in expected.items():
         np.testing.assert_allclose(table[name], values, rtol=0, atol=1e-15, err_msg=name)
-    assert total_feature_dimensionality(M) == 1  # 1 + ½ + ⅔ and ½ + 1 + ⅓, each at most 1
-    assert total_feature_dimensionality(M[[1, 3]]) == pytest.approx((1 + 5 / 6) / 2)
-    # columns (2, −1, 0) and (0, 1, −1): products 5, −1, 2
-    torch.testing.assert_close(capacity(M[:3]), torch.tensor([25 / 26, 4 / 5]).double())
 
 
 def test_count_takes_relative_and_absolute_thresholds() -> None:
@@ -285,9 +278,6 @@ def test_bounds(values: np.ndarray) -> None:
     chain = [np.ones(len(found)), *(found[name].to_numpy() for name in columns), numbers]
     for lower, higher in pairwise(chain):
         assert (lower <= higher * (1 + 1e-12)).all()
-    assert 0 <= total_feature_dimensionality(torch.tensor(values)) <= 1 + 1e-12
-    shares = capacity(torch.tensor(values))
-    assert ((shares >= 0) & (shares <= 1 + 1e-12)).all()
 
 
 @settings(deadline=None)
@@ -297,7 +287,6 @@ def test_scale_and_sign_do_not_matter(values: np.ndarray, scale: float) -> None:
     M = torch.tensor(values)
     one, other = polysemanticity(M), polysemanticity(M * scale)
     np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
-    assert total_feature_dimensionality(M * scale) == pytest.approx(total_feature_dimensionality(M))
 
 
 def test_statistics_against_numpy() -> None:
@@ -312,10 +301,6 @@ def test_statistics_against_numpy() -> None:
     np.testing.assert_allclose(table["entropy_normalised"], (H - H.min()) / (H.max() - H.min()))
     np.testing.assert_allclose(table["participation"], A.sum(1) ** 2 / (A**2).sum(1))
     np.testing.assert_allclose(table["count"], (A / A.max(1, keepdims=True) > 0.3).sum(1))
-    expected = np.minimum(D.sum(0), 1).mean()
-    assert total_feature_dimensionality(torch.tensor(M)) == pytest.approx(expected)
-    G = M.T @ M
-    np.testing.assert_allclose(capacity(torch.tensor(M)), np.diag(G) ** 2 / (G**2).sum(1))
 
 
 def test_layers_by_name_or_glob_come_in_order() -> None:
@@ -366,10 +351,6 @@ def test_the_metric_measures_every_unit(network: str, data: str, features: int) 
     assert second["unit"].tolist() == list(range(len(second)))
     own = polysemanticity(M)
     assert second["ratio"].tolist() == own["ratio"].tolist()[-len(second) :]
-    rows = {(layer, statistic): value for layer, statistic, value in result.rows()}
-    assert rows["all", "total_feature_dimensionality"] == total_feature_dimensionality(M)
-    for layer, part in zip(layers, M.split(list(layers.values())), strict=True):
-        assert rows[layer, "capacity"] == pytest.approx(capacity(part).mean().item())
 
 
 def test_silent_units_are_left_out_of_the_headline() -> None:

@@ -11,7 +11,8 @@ import pytest
 from polykit import session
 from polykit.cli import analyze as command
 from polykit.cli.fields import default_of
-from polykit.workflows.config import AnalyzeConfig, value_text
+from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.config import value_text
 
 SHORT = ("--seed", "0", "--density", "0.5", "--pruner", "magnitude", "--metric", "hoyer")
 SHORT += ("--epochs", "2", "--retrain-epochs", "0")
@@ -225,7 +226,7 @@ def test_run_is_shown_listed_reported_and_repeated(polykit, tmp_path, monkeypatc
     listed = json.loads(polykit("runs", "list", "--json").out)["runs"]
     assert [(run["run"], run["status"]) for run in listed] == [(f"kept/{path.name}", "complete")]
     assert re.search(
-        rf"^{path.name} +complete +mlp +digits +magnitude +0\.5 +0,1",
+        rf"^{path.name} +complete +analyze +mlp +digits +magnitude +0\.5 +0,1",
         polykit("runs", "list").out,
         re.MULTILINE,
     )
@@ -266,7 +267,7 @@ def test_interrupted_run_says_how_to_go_on_and_does(polykit, site, tmp_path):
     site.install("impatient", IMPATIENT)
     done = polykit("analyze", *SHORT, "--out", "my run")
     assert (done.code, done.out) == (130, "")
-    assert done.err == "interrupted; continue with: polykit analyze --resume 'my run'\n"
+    assert done.err == "interrupted; continue with: polykit run --resume 'my run'\n"
     assert re.search("interrupted +.*", polykit("runs", "list", "--runs-dir", ".").out)
 
     done = polykit("-p", "no:impatient", "analyze", "--resume", "my run", "--json")

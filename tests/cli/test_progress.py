@@ -27,7 +27,10 @@ def told(monkeypatch, *, terminal, quiet=False):
         ("polykit_run_started", {"path": Path("runs/a"), "config": {}, "cells": cells}),
         ("polykit_epoch", {"cell": cells[0], **epoch}),
         ("polykit_measured", {"cell": cells[0], "stage": "dense", "rows": []}),
-        ("polykit_pruned", {"cell": cells[1], "pruner": "snip", "density": 0.1, "mask": mask}),
+        (
+            "polykit_pruned",
+            {"cell": cells[1], "pruner": "snip", "density": 0.1, "achieved": 0.1001, "mask": mask},
+        ),
         ("polykit_measured", {"cell": cells[1], "stage": "pruned", "rows": []}),
         ("polykit_measured", {"cell": cells[1], "stage": "retrained", "rows": []}),
     ):

@@ -61,5 +61,6 @@ test_contract = polykit.testing.contract(
         "imagefolder": pictures,
         "factory": factory,
         "force": lambda folder: {"rounds": 4},
+        "dictionary": lambda folder: {"epochs": 3},
     },
 )

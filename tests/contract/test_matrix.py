@@ -76,8 +76,9 @@ def expected_refusal(dataset, model, metric):
     """The combinations that cannot make sense, each with a word of its reason."""
     if dataset in ("cifar10", "mnist", "fashion-mnist"):
         return "root"
-    if model == "squeezenet1_1" and dataset in ("digits", "toy"):
+    known_features = dataset in ("toy", "feature-model")
+    if model == "squeezenet1_1" and (known_features or dataset == "digits"):
         return "squeezenet1_1"
-    if dataset == "toy" and metric in ("accuracy", "selectivity"):
+    if known_features and metric in ("accuracy", "selectivity"):
         return "class"
     return ""

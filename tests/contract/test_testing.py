@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,11 +22,13 @@ from polykit.api import (
     Model,
     SaliencyPruner,
     StreamingMetric,
+    StructuralPruner,
     hookimpl,
 )
 from polykit.errors import DataError, ModelError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.splits import TensorSplit
+from polykit.runtime.structure import Structure
 from polykit.testing import checks, metrics, pruners, sources, unchanged
 from polykit.testing.plugin import Plugin, answer_all
 from polykit.types import Column, Data, FeatureSpace, Mask, Measurement, Scores
@@ -119,6 +122,130 @@ class Untidy(Good):
     def prune(self, model, *arguments, **more):
         model.register_forward_hook(lambda *_: None)
         return super().prune(model, *arguments, **more)
+
+
+class Smith(StructuralPruner):
+    """Removes units at random, one by one, till the density is reached."""
+
+    def draws(self, size, generator):
+        return torch.randperm(size, generator=generator).tolist()
+
+    def shrink(self, model, objective, batches, *, density, candidates, generator):
+        structure = Structure(model, next(iter(batches))[0])
+        kept = [torch.ones(group.size, dtype=torch.bool) for group in structure.groups]
+        places = [(g, u) for g, units in enumerate(kept) for u in range(1, len(units))]
+        for index in self.draws(len(places), generator):
+            if structure.parameters(kept) <= density * structure.original:
+                break
+            kept[places[index][0]][places[index][1]] = False
+        return structure.smaller(kept)
+
+
+class Reluctant(Smith):
+    """Keeps more than it was told to."""
+
+    def shrink(self, *arguments, density, **more):
+        return super().shrink(*arguments, density=min(1.0, density + 0.3), **more)
+
+
+class Feckless(Smith):
+    """Draws from the global generator, and leaves it moved."""
+
+    def draws(self, size, generator):
+        return torch.randperm(size).tolist()
+
+
+class Capricious(Smith):
+    """Remembers how often it was asked."""
+
+    calls: ClassVar[list[int]] = []
+
+    def draws(self, size, generator):
+        self.calls.append(1)
+        return super().draws(size, torch.Generator().manual_seed(len(self.calls)))
+
+
+class Masking(Smith):
+    """Gives a mask back."""
+
+    def shrink(self, *arguments, candidates, **more):
+        return candidates.full()
+
+
+class Lying(Smith):
+    """Gets one thing wrong of what it says."""
+
+    lie: ClassVar[dict[str, Any]] = {}
+
+    def shrink(self, *arguments, **more):
+        return replace(super().shrink(*arguments, **more), **self.lie)
+
+
+class Miscounting(Lying):
+    lie: ClassVar[dict[str, Any]] = {"parameters": 3}
+
+
+class Exaggerating(Lying):
+    lie: ClassVar[dict[str, Any]] = {"original": 10**6}
+
+
+class Forgetful(Lying):
+    lie: ClassVar[dict[str, Any]] = {"units": {}}
+
+
+class Mistaken(Smith):
+    """Counts units from 1."""
+
+    def shrink(self, *arguments, **more):
+        small = super().shrink(*arguments, **more)
+        return replace(small, units={name: units + 1 for name, units in small.units.items()})
+
+
+class Careless(Smith):
+    """Does something to the smaller network before it is handed over."""
+
+    def shrink(self, model, *arguments, **more):
+        small = super().shrink(model, *arguments, **more)
+        self.spoil(small.model, model)
+        return small
+
+    def spoil(self, small, model):
+        small.train()
+
+
+class Borrowing(Careless):
+    def spoil(self, small, model):
+        small[-1].bias = model[-1].bias
+
+
+class Topless(Careless):
+    def spoil(self, small, model):
+        for name, parameter in list(small[-1].named_parameters()):
+            setattr(small[-1], name, nn.Parameter(parameter.detach()[:1]))
+
+
+class Broken(Careless):
+    def spoil(self, small, model):
+        small[-1].bias.data.fill_(float("nan"))
+
+
+class Vandal(Smith):
+    """Works on the user's network."""
+
+    def shrink(self, model, *arguments, **more):
+        next(model.parameters()).data.zero_()
+        return super().shrink(model, *arguments, **more)
+
+
+class Halfforged(Smith):
+    """One of its choices does not work."""
+
+    turbo: bool = Field(False, description="broken")
+
+    def shrink(self, *arguments, **more):
+        if self.turbo:
+            raise ZeroDivisionError
+        return super().shrink(*arguments, **more)
 
 
 class Level(StreamingMetric):
@@ -303,7 +430,7 @@ class Spread(FeatureSpacePlugin):
     def encode(self, features):
         return features.view(-1, 1, 6, 6)
 
-    def build(self, data, device):
+    def build(self, subject):
         return FeatureSpace("spread", 36, self.encode)
 
 
@@ -321,6 +448,53 @@ class Cut(Spread):
         return super().encode(features.round() + 0 * features)
 
 
+class Deep(FeatureSpacePlugin):
+    """Features enter behind the first layer, one for each of its units."""
+
+    def build(self, subject):
+        layer = subject.trace.layers[0]
+        call = subject.trace.of(layer)[0]
+        self.look(subject.model)
+        return FeatureSpace("deep", call.units, partial(self.encode, call.shape[1:]), layer=layer)
+
+    def look(self, model):
+        pass
+
+    def encode(self, positions, features):
+        return features.view(*features.shape, *(1 for _ in positions)).expand(-1, -1, *positions)
+
+
+class Flat(Deep):
+    """Forgets the positions of a map, and a unit."""
+
+    def encode(self, positions, features):
+        return features[:, 1:]
+
+
+class Tampering(Deep):
+    """Leaves the network in training mode."""
+
+    def look(self, model):
+        model.train()
+
+
+class Elsewhere(Spread):
+    """Features enter at a layer that is not there."""
+
+    def build(self, subject):
+        return FeatureSpace("elsewhere", 36, self.encode, layer="nowhere")
+
+
+class Wandering(Spread):
+    """Another space each time."""
+
+    noise: ClassVar[Any] = torch.Generator().manual_seed(0)
+
+    def build(self, subject):
+        weight = torch.rand(36, 36, generator=self.noise)
+        return FeatureSpace("wandering", 36, lambda features: self.encode(features @ weight))
+
+
 class Backwards(Engine):
     """Gives results in the wrong order."""
 
@@ -336,6 +510,7 @@ class Backwards(Engine):
 
 KINDS = {
     SaliencyPruner: "pruner",
+    StructuralPruner: "pruner",
     Metric: "metric",
     StreamingMetric: "metric",
     Dataset: "dataset",
@@ -366,12 +541,16 @@ def plugin(kind, options=lambda _: {}):
         (pruners.density, Picky),
         (pruners.choices, Good),
         (pruners.deterministic, Good),
+        (pruners.density, Smith),
+        (pruners.choices, Smith),
+        (pruners.deterministic, Smith),
         (metrics.values, Level),
         (metrics.chunks, Level),
         (metrics.deterministic, Level),
         (sources.loads, Stable),
         (sources.builds, Linear),
         (sources.encodes, Spread),
+        (sources.encodes, Deep),
         (checks.documented, Level),
         (checks.recorded, Good),
     ],
@@ -391,6 +570,20 @@ def test_good_plugins_pass(tmp_path, check, kind):
         (pruners.density, Refusing, "it runs on nothing at all"),
         (pruners.choices, Halfbaked, "turbo=True: ZeroDivisionError"),
         (pruners.deterministic, Moody, "different masks"),
+        (pruners.density, Reluctant, "further than whole units"),
+        (pruners.density, Feckless, "torch's random number generator has changed"),
+        (pruners.deterministic, Capricious, "kept different units"),
+        (pruners.density, Masking, "returns a Mask, not a Smaller"),
+        (pruners.density, Miscounting, "it says parameters = 3"),
+        (pruners.density, Exaggerating, "it says original = 1000000"),
+        (pruners.density, Forgetful, "does not name layer '1'"),
+        (pruners.density, Mistaken, "no ascending indices below"),
+        (pruners.density, Careless, "in training mode"),
+        (pruners.density, Borrowing, "shares 5.bias with the user's"),
+        (pruners.density, Topless, r"outputs are \(10, 1\)"),
+        (pruners.density, Broken, "NaN or infinity"),
+        (pruners.density, Vandal, "the value of 1.weight has changed"),
+        (pruners.choices, Halfforged, "turbo=True: ZeroDivisionError"),
         (metrics.chunks, PerChunk, "column level differs by"),
         (metrics.values, Undeclared, "'level' is not among the metric's columns"),
         (metrics.values, OutOfRange, r"outside the declared \[0, 0.01\]"),
@@ -409,6 +602,10 @@ def test_good_plugins_pass(tmp_path, check, kind):
         (sources.builds, Restless, "one seed gave two different networks"),
         (sources.encodes, Mixed, "a row depends on the other rows"),
         (sources.encodes, Cut, "do not depend differentiably"),
+        (sources.encodes, Flat, r"coefficient vectors became \(3, 11\), not \(3, 12\)"),
+        (sources.encodes, Tampering, "training flags have changed"),
+        (sources.encodes, Elsewhere, "enter at 'nowhere', which is no layer"),
+        (sources.encodes, Wandering, "two spaces differ"),
         (sources.maps, Backwards, r"came back as \[16, 9"),
     ],
 )

@@ -77,7 +77,7 @@ def subject(model: nn.Module, found: Data, batch_size: int = 4) -> Subject:
     x, _ = next(iter(found.test.batches(1)))
     path = trace(model, x)
 
-    def no_space(name: str) -> Any:
+    def no_space(name: str, network: Subject) -> Any:
         raise NotImplementedError
 
     device = torch.device("cpu")
@@ -253,6 +253,48 @@ def test_gradients_flow_and_parameters_can_be_replaced() -> None:
         (gradient,) = torch.autograd.grad(value.sum(), params["0.weight"])
     torch.testing.assert_close(value, x.sum(1, keepdim=True) + model[0].bias)
     torch.testing.assert_close(gradient, x.sum(0).expand(5, 3))
+
+
+@pytest.mark.parametrize("layer", ["conv", "mix", "shared"])
+def test_fed_values_take_the_place_of_a_layers_own(
+    functional: nn.Module, x: Tensor, layer: str
+) -> None:
+    path, site = trace(functional, x), Site(layer, "post")
+    last = Site("out")
+    with unchanged(functional):
+        own = capture(functional, x, [site], path).values[site].clone()
+        same = capture(functional, x, [last], path, feed=(site, own)).values[last]
+        other = torch.randn(own.shape, generator=torch.Generator().manual_seed(1))
+        before = other.clone()
+        fed = capture(functional, x, [site, last], path, feed=(site, other)).values
+    torch.testing.assert_close(same, functional(x))
+    assert torch.equal(other, before)  # though the network works on it in place
+    torch.testing.assert_close(fed[site], other)
+    assert (fed[last] - same).abs().max() > 1e-3
+
+
+def test_feeding_behind_an_in_place_relu(inplace: nn.Module, x: Tensor) -> None:
+    path, site = trace(inplace, x), Site("0", "post")
+    values = torch.randn(
+        capture(inplace, x, [site], path).values[site].shape,
+        generator=torch.Generator().manual_seed(0),
+    ).requires_grad_()
+    captured = capture(inplace, x, [Site("2")], path, feed=(site, values), outputs=True)
+    torch.testing.assert_close(captured.values[Site("2")], inplace[2](values))
+    torch.testing.assert_close(captured.outputs, inplace[2:](values))
+    (gradient,) = torch.autograd.grad(captured.values[Site("2")].sum(), values)
+    assert gradient.abs().sum() > 0
+
+
+def test_feeding_the_wrong_thing_is_refused(inplace: nn.Module, x: Tensor) -> None:
+    path, values = trace(inplace, x), torch.zeros(7, 1, 1, 1)
+    with unchanged(inplace):
+        with pytest.raises(UsageError, match=r"layer 0 has values of shape .*; \(1, 1, 1\) cannot"):
+            capture(inplace, x, [Site("2")], path, feed=(Site("0", "post"), values))
+        with pytest.raises(UsageError, match="fed in at post, behind 0's nonlinearity, not at pre"):
+            capture(inplace, x, [Site("2")], path, feed=(Site("0", "pre"), values))
+        with pytest.raises(UsageError, match="never reaches nowhere"):
+            capture(inplace, x, [Site("2")], path, feed=(Site("nowhere", "post"), values))
 
 
 def test_collect_does_not_depend_on_the_chunks(functional: nn.Module, x: Tensor) -> None:

@@ -22,7 +22,13 @@ NOTICES = {
         "losses": {"loss": 0.5},
         "model": None,
     },
-    "polykit_pruned": {"cell": "a", "pruner": "snip", "density": 0.1, "mask": None},
+    "polykit_pruned": {
+        "cell": "a",
+        "pruner": "snip",
+        "density": 0.1,
+        "achieved": 0.1,
+        "mask": None,
+    },
     "polykit_measured": {"cell": "a", "stage": "dense", "rows": [{"value": 1.0}]},
     "polykit_run_finished": {"path": Path(), "status": "complete", "failures": {}},
 }
@@ -49,8 +55,9 @@ class Listener:
         self.hear("polykit_epoch", **told, losses=losses, model=model)
 
     @hookimpl
-    def polykit_pruned(self, cell, pruner, density, mask):
-        self.hear("polykit_pruned", cell=cell, pruner=pruner, density=density, mask=mask)
+    def polykit_pruned(self, cell, pruner, density, achieved, mask):
+        heard = {"cell": cell, "pruner": pruner, "density": density}
+        self.hear("polykit_pruned", **heard, achieved=achieved, mask=mask)
 
     @hookimpl
     def polykit_measured(self, cell, stage, rows):

@@ -46,9 +46,7 @@ def subject(split):
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
     path = trace(model, torch.zeros(1, 5))
     data = Data("stream", split, split, split, "classification", (5,), 3, ("a", "b", "c"))
-    return Subject(
-        model, path, select_layers(path), data, torch.device("cpu"), 8, lambda name: None
-    )
+    return Subject(model, path, select_layers(path), data, torch.device("cpu"), 8, lambda *_: None)
 
 
 def test_one_chunk_at_a_time():

@@ -7,16 +7,15 @@ import torch
 
 from polykit.errors import RunError
 from polykit.runtime import files
-from polykit.runtime.store import CellResult, RunStore, empty, tensor_bytes
+from polykit.runtime.store import CellResult, RunStore, tensor_bytes
 
-META = {"status": "running", "config": {}}
+META = {"status": "running", "config": {}, "workflow": "analyze"}
 
 
 def result(value=1.0):
     row = {"seed": 0, "pruner": "p", "density": 0.5, "achieved_density": 0.5, "stage": "pruned"}
     row |= {"metric": "m", "layer": "all", "statistic": "s", "value": value}
-    tables = {"rows": pd.DataFrame([row]), "units": empty("units"), "history": empty("history")}
-    return CellResult(tables, {"t.safetensors": tensor_bytes({"x": torch.arange(3)})}, ("note",))
+    return CellResult({"rows": pd.DataFrame([row])}, {"t.safetensors": tensor_bytes({"x": torch.arange(3)})}, ("note",))
 
 
 def test_round_trip_and_same_bytes(tmp_path):
@@ -116,3 +115,24 @@ def test_damaged_tables_are_said(tmp_path):
 def test_names_of_new_runs_do_not_meet(tmp_path):
     names = [RunStore.create_in(tmp_path, "run", META).path.name for _ in range(3)]
     assert names == ["run", "run-2", "run-3"]
+
+
+def test_a_run_of_an_unknown_workflow_is_said(tmp_path):
+    store = RunStore.create(tmp_path / "run", {**META, "workflow": "alchemy"})
+    with pytest.raises(RunError, match=r"workflow 'alchemy'.*analyze, laboratory.*update polykit"):
+        store.load()
+
+
+def test_a_laboratory_has_tables_of_its_own(tmp_path):
+    store = RunStore.create(tmp_path / "run", {**META, "workflow": "laboratory"})
+    world = {"scenario": "N2", "seed": 0, "fact": "label_ceiling", "value": 0.9}
+    store.write_cell("world", CellResult({"worlds": pd.DataFrame([world])}))
+    store.collect(["world"])
+    tables = store.load().tables
+    assert {name: len(table) for name, table in tables.items()} == {
+        "worlds": 1,
+        "networks": 0,
+        "rows": 0,
+        "history": 0,
+        "epochs": 0,
+    }

@@ -49,6 +49,43 @@ def test_equals_a_loop_written_by_hand(data):
     assert history.epochs[-1].validation_loss == evaluate(ours, data.validation, data.task, CPU)[0]
 
 
+def test_a_step_descends_the_loss_given(data):
+    config = TrainingConfig(optimizer="sgd", batch_size=1000, lr=0.1)
+    ours, theirs = network(), network()
+    ours[2].p = theirs[2].p = 0.0
+    seen = []
+
+    def shrink(model, x, y):
+        seen.append((len(x), len(y)))
+        return sum(parameter.square().sum() for parameter in model.parameters())
+
+    size = shrink(ours, [], []).item()
+    history = train(ours, data, config, 1, seed=0, device=CPU, loss=shrink)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, 0.8 * b)
+    assert seen[1:] == [(len(data.train), len(data.train))]
+    (epoch,) = history.epochs
+    assert epoch.loss == pytest.approx(size)
+    assert epoch.validation_loss == evaluate(ours, data.validation, data.task, CPU)[0]
+
+
+def test_resuming_with_a_loss_of_ones_own_is_exact(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+
+    def loss(model, x, y):
+        penalty = 0.01 * sum(parameter.abs().sum() for parameter in model.parameters())
+        return nn.functional.cross_entropy(model(x), y) + penalty
+
+    config, path = TrainingConfig(batch_size=16), tmp_path / "state"
+    whole, half, resumed = network(), network(), network(seed=99)
+    expected = train(whole, data, config, 4, seed=1, device=CPU, loss=loss)
+    train(half, data, config, 2, seed=1, device=CPU, loss=loss, checkpoint=path)
+    history = train(resumed, data, config, 4, seed=1, device=CPU, loss=loss, checkpoint=path)
+    assert history == expected
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad"])
 @pytest.mark.parametrize("stop", ["epochs", "best"])
 def test_resumed_training_equals_an_undisturbed_one(data, tmp_path, monkeypatch, optimizer, stop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from polykit.runtime.store import SavedRun
+from polykit.runtime.tables import empty
 
 Builder = Callable[..., SavedRun]
 
@@ -158,10 +160,19 @@ def build(
     return SavedRun(
         path,
         {**base, **(meta or {})},
-        pd.DataFrame(rows, columns=ROWS),
-        pd.DataFrame(units, columns=UNITS),
-        pd.DataFrame(history, columns=HISTORY),
+        {
+            "rows": pd.DataFrame(rows, columns=ROWS),
+            "units": pd.DataFrame(units, columns=UNITS),
+            "history": pd.DataFrame(history, columns=HISTORY),
+            "epochs": empty("analyze", "epochs"),
+        },
     )
+
+
+def changed(run: SavedRun, meta: dict[str, Any] | None = None, **tables: pd.DataFrame) -> SavedRun:
+    """Put other tables, or other metadata, in the place of a run's."""
+    meta = run.meta if meta is None else meta
+    return dataclasses.replace(run, meta=meta, tables={**run.tables, **tables})
 
 
 @pytest.fixture(scope="session")

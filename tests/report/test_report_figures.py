@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from polykit.report.figures import draw_all
+from polykit.report.reports import draw_all
 from polykit.report.style import DENSE_COLOR, INK, looks
+
+from .conftest import changed
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_intervals_are_drawn_for_several_seeds_only(make_run, drawn):
 def test_points_stand_at_the_density_that_was_achieved(make_run):
     run = make_run(pruners=("magnitude",))
     achieved = run.rows.achieved_density.where(run.rows.density != 0.1, 0.14)
-    run = dataclasses.replace(run, rows=run.rows.assign(achieved_density=achieved))
+    run = changed(run, rows=run.rows.assign(achieved_density=achieved))
     line = lines_of(draw_all(run)[0].figure.axes[0])["magnitude"]
     assert line.get_xdata() == pytest.approx([0.5, 0.2, 0.14, 0.05])
 
@@ -126,7 +126,7 @@ def test_a_loss_that_explodes_goes_on_a_log_axis(make_run):
     rows = run.rows[run.rows.metric != "accuracy"]
     huge = (rows.metric == "loss") & (rows.stage == "pruned")
     rows = rows.assign(value=rows.value.where(~huge, rows.value * 100))
-    drawn = {f.name: f for f in draw_all(dataclasses.replace(run, rows=rows))}
+    drawn = {f.name: f for f in draw_all(changed(run, rows=rows))}
     assert drawn["loss-density"].figure.axes[0].get_yscale() == "log"
 
 
@@ -135,7 +135,7 @@ def test_two_metrics_with_alike_labels_get_two_files(make_run, ig_record):
     both = [ig_record, {**ig_record, "label": "IG"}]
     rows = run.rows[run.rows.metric == "ig"].assign(metric="IG")
     meta = {**run.meta, "plugins": {"metrics": both}}
-    twice = dataclasses.replace(run, rows=pd.concat([run.rows, rows]), meta=meta)
+    twice = changed(run, rows=pd.concat([run.rows, rows]), meta=meta)
     names = [figure.name for figure in draw_all(twice)]
     assert len(names) == len(set(names))
     assert {"ig-density", "ig-density-2"} <= set(names)
@@ -145,5 +145,5 @@ def test_silent_networks_and_missing_means_are_drawn_without(make_run):
     run = make_run(densities=(0.5, 0.05))
     gone = run.rows.statistic.eq("ratio_responding") & run.rows.density.eq(0.05)
     rows = run.rows.assign(value=run.rows.value.where(~gone, np.nan))
-    figure = draw_all(dataclasses.replace(run, rows=rows))[0].figure
+    figure = draw_all(changed(run, rows=rows))[0].figure
     assert len(lines_of(figure.axes[0])["force"].get_ydata()) == 1

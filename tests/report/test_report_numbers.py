@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from polykit.report import numbers, verdict, words
+from polykit.report.analyze import numbers, verdict
 from polykit.report.numbers import Estimate, estimate, paired
+
+from .conftest import changed
 
 DENSE = {0: 4.0, 1: 5.0, 2: 6.0}
 FORCE = {0: 3.0, 1: 3.5, 2: 5.5}
@@ -22,7 +22,7 @@ def hand_made(run, tables: dict[tuple[str, float, str], dict[int, float]], metri
         for (pruner, density, stage), values in tables.items()
         for seed, value in values.items()
     ]
-    return dataclasses.replace(run, rows=pd.DataFrame(rows, columns=run.rows.columns))
+    return changed(run, rows=pd.DataFrame(rows, columns=run.rows.columns))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_without_control_the_verdict_says_what_cannot_be_told(make_run):
 
 def test_every_pruner_is_told_of_with_accuracy_dense_and_random(make_run):
     run = make_run()
-    found = dict(verdict.verdict(run).pruners)
+    found = dict(verdict.verdict(run).parts)
     assert list(found) == ["magnitude", "force", "random"]
     rows = run.rows[(run.rows.metric == "accuracy") & (run.rows.density.isin([0.05, 1.0]))]
     means = rows.groupby(["pruner", "stage"])["value"].mean()
@@ -131,10 +131,10 @@ def test_silence_is_mentioned_only_where_there_is_much(make_run):
     run = make_run()
     share = numbers.network_mean(run, "ig", "silent", ("force", 0.05, "retrained"))
     assert share > 0.05
-    told = dict(verdict.verdict(run).pruners)["force"]
+    told = dict(verdict.verdict(run).parts)["force"]
     assert any(f"{100 * share:.0f}\u00a0% of its units are silent" in line for line in told)
     dense_enough = verdict.verdict(make_run(densities=(0.5, 0.2)))
-    assert not any("silent" in line for _, lines in dense_enough.pruners for line in lines)
+    assert not any("silent" in line for _, lines in dense_enough.parts for line in lines)
 
 
 def test_many_pruners_do_not_bury_the_answer(make_run):
@@ -148,32 +148,32 @@ def test_many_pruners_do_not_bury_the_answer(make_run):
 def test_a_missing_value_is_told_of(make_run):
     run = make_run()
     gone = (run.rows.pruner == "force") & (run.rows.density == 0.05)
-    found = verdict.verdict(dataclasses.replace(run, rows=run.rows[~gone]))
+    found = verdict.verdict(changed(run, rows=run.rows[~gone]))
     assert "No value there for force" in found.answer
-    assert any("No accuracy or loss at density 0.05" in line for line in found.pruners[1][1])
+    assert any("No accuracy or loss at density 0.05" in line for line in found.parts[1][1])
     silent = run.rows.statistic.eq("ratio_responding") & run.rows.density.eq(0.05)
     rows = run.rows.assign(value=run.rows.value.where(~silent, np.nan))
-    answer = verdict.verdict(dataclasses.replace(run, rows=rows)).answer
+    answer = verdict.verdict(changed(run, rows=rows)).answer
     assert answer.startswith("At density 0.1")
     assert "Below density 0.1 it has no value" in answer
 
 
 def test_regression_speaks_of_loss(make_run):
     run = make_run()
-    run = dataclasses.replace(run, rows=run.rows[run.rows.metric != "accuracy"])
+    run = changed(run, rows=run.rows[run.rows.metric != "accuracy"])
     found = verdict.verdict(run)
-    assert dict(found.pruners)["force"][0].startswith("Loss at density 0.05")
+    assert dict(found.parts)["force"][0].startswith("Loss at density 0.05")
     assert any(note.startswith("Lowest mean loss") for note in found.notes)
 
 
 def test_an_empty_run_has_no_answer_yet(make_run):
     run = make_run()
-    dense = dataclasses.replace(run, rows=run.rows[run.rows.pruner == "dense"])
-    for bare in (dense, dataclasses.replace(run, rows=run.rows.iloc[:0])):
+    dense = changed(run, rows=run.rows[run.rows.pruner == "dense"])
+    for bare in (dense, changed(run, rows=run.rows.iloc[:0])):
         assert "no answer yet" in verdict.verdict(bare).answer
 
 
 def test_stages_are_named_after_when_it_was_pruned(make_run):
-    trained, init = words.stage_words({}), words.stage_words({"config": {"prune_at": "init"}})
+    trained, init = numbers.stage_words({}), numbers.stage_words({"config": {"prune_at": "init"}})
     assert trained["pruned"] == "right after pruning"
     assert init["pruned"] == "before training"

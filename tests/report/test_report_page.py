@@ -13,9 +13,11 @@ from PIL import Image
 from scipy import stats
 
 from polykit.errors import RunError
-from polykit.report import tables
-from polykit.report.figures import draw_all
+from polykit.report.analyze import tables
 from polykit.report.page import page_html, write_report
+from polykit.report.reports import draw_all
+
+from .conftest import changed
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -241,8 +243,8 @@ NOT_FINITE = re.compile(r"\b(nan|inf)\b")
 )
 def test_runs_with_holes_are_reported(make_run, table, gone):
     run = make_run(densities=(0.5, 0.05), width=6)
-    left = getattr(run, table).query(f"not ({gone})")
-    page = sketched(dataclasses.replace(run, **{table: left}))
+    left = run.tables[table].query(f"not ({gone})")
+    page = sketched(changed(run, **{table: left}))
     assert not NOT_FINITE.search(page.words)
 
 
@@ -251,8 +253,10 @@ def test_a_network_without_a_living_unit_is_reported(make_run):
     dead = run.rows.density.eq(0.05) & run.rows.statistic.eq("ratio_responding")
     silent = run.rows.density.eq(0.05) & run.rows.statistic.eq("silent")
     value = run.rows.value.mask(dead).mask(silent, 1.0)
-    units = run.units.assign(value=run.units.value.mask(run.units.density.eq(0.05), 0.0))
-    page = sketched(dataclasses.replace(run, rows=run.rows.assign(value=value), units=units))
+    units = run.tables["units"].assign(
+        value=run.tables["units"].value.mask(run.tables["units"].density.eq(0.05), 0.0)
+    )
+    page = sketched(changed(run, rows=run.rows.assign(value=value), units=units))
     assert not NOT_FINITE.search(page.words)
     assert "100\u00a0% of its units are silent" in page.words.replace(" %", "\u00a0%")
     assert f"{dead.sum()} of {len(run.rows)} values are not finite" in page.words
@@ -260,8 +264,8 @@ def test_a_network_without_a_living_unit_is_reported(make_run):
 
 def test_a_run_that_records_nothing_of_itself_is_reported(make_run):
     run = make_run(densities=(0.5,), width=6)
-    history = run.history.assign(validation_loss=np.nan)
-    page = sketched(dataclasses.replace(run, meta={}, history=history))
+    history = run.tables["history"].assign(validation_loss=np.nan)
+    page = sketched(changed(run, {}, history=history))
     assert "accuracy changed from" in page.words
 
 

@@ -19,8 +19,8 @@ from polykit.registry import Registry
 from polykit.runtime.masking import load_mask, masked
 from polykit.runtime.training import evaluate
 from polykit.types import Column, Measurement
-from polykit.workflows.config import AnalyzeConfig
-from polykit.workflows.setup import Cell, resolve
+from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.analyze.setup import Cell, resolve
 
 QUICK = {
     "pruners": ["magnitude"],
@@ -29,6 +29,7 @@ QUICK = {
     "seeds": (0, 1),
     "epochs": 2,
     "retrain_epochs": 1,
+    "ensemble": 2,
 }
 
 
@@ -230,7 +231,7 @@ def test_stages_and_hooks_in_order(tmp_path):
             seen.append((phase, epoch))
 
         @hookimpl
-        def polykit_pruned(self, pruner, density, mask):
+        def polykit_pruned(self, pruner, density, achieved, mask):
             assert abs(mask.density - density) < 1e-3
             seen.append(("mask", pruner))
 

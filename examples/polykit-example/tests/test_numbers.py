@@ -73,7 +73,7 @@ def test_kurtosis_is_that_of_scipy(at):
     network[0].weight.data[0] = 0
     network[0].bias.data[0] = 3.3
     x, device = data.test.x, torch.device("cpu")
-    subject = Subject(network, trace(network, x), ("0",), data, device, 5, lambda _: None)
+    subject = Subject(network, trace(network, x), ("0",), data, device, 5, lambda *_: None)
     (measurement,) = measure_all([Kurtosis(at=at)], subject)
     values = network[0](x) if at == "pre" else network[:2](x)
     expected = kurtosis(values[:, 1:].double().detach().numpy())

@@ -20,10 +20,17 @@ def polykit_entries() -> list[Entry]:
         ),
         Entry(
             "dataset",
+            "feature-model",
+            f"{_HERE}.feature_model:FeatureModel",
+            "regression with known features, by scenario: feature-model:N2",
+            "Plettscher, §3.2; exact labels in place of the seed search unless generator=faithful",
+        ),
+        Entry(
+            "dataset",
             "toy",
-            f"{_HERE}.toy:Toy",
-            "regression with known features: labels are exact functions of them",
-            "Plettscher, §3.2, with exact labels in place of the seed search",
+            f"{_HERE}.feature_model:FeatureModel",
+            "another name of feature-model: 16 features, 1,600 samples, exact labels",
+            "Plettscher, §3.2, scenario N1 with exact labels",
         ),
         Entry(
             "dataset",

@@ -24,4 +24,11 @@ def polykit_entries() -> list[Entry]:
             f"{_HERE}.classes:Classes",
             "class prototypes: from the mean input towards each class's mean",
         ),
+        Entry(
+            "feature-space",
+            "dictionary",
+            f"{_HERE}.dictionary:Dictionary",
+            "directions that a sparse autoencoder finds in a layer: dictionary:LAYER",
+            "Sharkey et al. 2022; Cunningham et al. 2023, arXiv:2309.08600; Bricken et al. 2023",
+        ),
     ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from polykit.api import FeatureSpacePlugin
 from polykit.errors import DataError
-from polykit.types import Data, FeatureSpace
+from polykit.types import Data, FeatureSpace, Subject
+from polykit_builtins.features.affine import Affine
 
 
 class Classes(FeatureSpacePlugin):
@@ -19,8 +18,9 @@ class Classes(FeatureSpacePlugin):
     the unit vector e_j the mean input of class j. Means are summed in float64, chunk by chunk.
     """
 
-    def build(self, data: Data, device: torch.device) -> FeatureSpace:
+    def build(self, subject: Subject) -> FeatureSpace:
         """Read the training split once; raise DataError for a class without training samples."""
+        data, device = subject.data, subject.device
         if data.task != "classification":
             raise DataError(
                 f"{data.name} is a regression and has no classes; "
@@ -28,21 +28,8 @@ class Classes(FeatureSpacePlugin):
             )
         mean, offsets = class_means(data)
         dtype = torch.get_default_dtype()
-        encode = Prototypes(mean.to(device, dtype), offsets.to(device, dtype))
+        encode = Affine(mean.to(device, dtype), offsets.to(device, dtype))
         return FeatureSpace("classes", data.outputs, encode, data.classes)
-
-
-@dataclass(frozen=True)
-class Prototypes:
-    """Maps class coefficients `[n, classes]` to inputs `[n, *shape]`."""
-
-    mean: Tensor
-    offsets: Tensor
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Encode coefficient vectors, row by row."""
-        offsets = self.offsets.to(features).flatten(1)
-        return self.mean.to(features) + (features @ offsets).view(-1, *self.mean.shape)
 
 
 def class_means(data: Data, batch_size: int = 512) -> tuple[Tensor, Tensor]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-
 from polykit.api import FeatureSpacePlugin
 from polykit.errors import DataError
-from polykit.types import Data, FeatureSpace
+from polykit.types import FeatureSpace, Subject
 
 
 class Truth(FeatureSpacePlugin):
     """The ground truth that a constructed dataset brings along."""
 
-    def build(self, data: Data, device: torch.device) -> FeatureSpace:
+    def build(self, subject: Subject) -> FeatureSpace:
         """Return `data.features`; raise DataError where the data has none."""
+        data = subject.data
         if data.features is None:
             other = (
                 "use the feature space 'classes'"

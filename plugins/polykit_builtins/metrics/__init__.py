@@ -20,6 +20,27 @@ def polykit_entries() -> list[Entry]:
         ),
         Entry(
             "metric",
+            "capacity",
+            f"{_HERE}.capacity:Capacity",
+            "how much of a layer each feature has to itself",
+            "Scherlis et al. 2022, arXiv:2210.01892, eq. 1",
+        ),
+        Entry(
+            "metric",
+            "feature-dimensionality",
+            f"{_HERE}.feature_dimensionality:FeatureDimensionality",
+            "share of the features that the units have room for",
+            "Plettscher, after Elhage et al. 2022, arXiv:2209.10652",
+        ),
+        Entry(
+            "metric",
+            "monosemanticity",
+            f"{_HERE}.monosemanticity:Monosemanticity",
+            "whether units fire for one feature only",
+            "Jermyn et al. 2022, arXiv:2211.09169",
+        ),
+        Entry(
+            "metric",
             "hoyer",
             f"{_HERE}.hoyer:Hoyer",
             "sparsity of activations, over units and over samples",

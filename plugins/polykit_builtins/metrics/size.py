@@ -17,7 +17,8 @@ class Density(Metric):
     """Kept share of the parameters that could be pruned, by the mask and by its effect.
 
     `effective_density` counts only what lies on a path of kept weights from the input to the
-    output. A network without a mask has density 1.
+    output. A network that was made smaller counts all its parameters against those it had; one
+    that was neither masked nor made smaller has density 1.
     """
 
     columns: ClassVar[dict[str, Column]] = {
@@ -29,7 +30,8 @@ class Density(Metric):
     def measure(self, subject: Subject) -> Measurement:
         """Count the mask; raises ModelError where paths through the model cannot be followed."""
         if subject.mask is None:
-            return Measurement(summary={"density": 1.0, "effective_density": 1.0})
+            density = subject.cut.density if subject.cut else 1.0
+            return Measurement(summary={"density": density, "effective_density": density})
         x, _ = next(iter(subject.data.test.batches(1)))
         effective = effective_mask(subject.model, subject.mask, x.to(subject.device))
         nominal, real = layer_densities(subject.mask), layer_densities(effective)

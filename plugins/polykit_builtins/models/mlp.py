@@ -18,8 +18,9 @@ class Mlp(Model):
     """Linear layers `hidden1`, `hidden2`, …, `output`, each hidden one with an activation.
 
     Inputs of any shape are flattened. Weights are drawn uniformly from ±√(6 / (in + out))
-    (glorot) or ±√(6 / in) (he); biases start at zero, as in both papers. Source: Glorot & Bengio
-    2010, eq. 16; He et al. 2015, eq. 10.
+    (glorot) or ±√(6 / in) (he); biases start at zero, as in both papers. `torch` leaves both as
+    PyTorch's linear layers draw them, uniformly from ±√(1 / in). Source: Glorot & Bengio 2010,
+    eq. 16; He et al. 2015, eq. 10.
 
     >>> print(Mlp(widths=(8,), dropout=0.5).build((1, 4, 4), 3))
     Sequential(
@@ -37,7 +38,9 @@ class Mlp(Model):
         "relu", description="nonlinearity of the hidden layers"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share dropped after each hidden layer")
-    init: Literal["glorot", "he"] = Field("glorot", description="how weights are drawn at first")
+    init: Literal["glorot", "he", "torch"] = Field(
+        "glorot", description="how weights are drawn at first"
+    )
 
     @field_validator("widths")
     @classmethod
@@ -63,6 +66,8 @@ class Mlp(Model):
 
     def _linear(self, inputs: int, outputs: int) -> nn.Linear:
         layer = nn.Linear(inputs, outputs)
+        if self.init == "torch":
+            return layer
         if self.init == "glorot":
             nn.init.xavier_uniform_(layer.weight)
         else:

@@ -45,4 +45,11 @@ def polykit_entries() -> list[Entry]:
             "keep what the objective would miss most, to first order",
             "Lee et al. 2019, SNIP, eq. 4-6",
         ),
+        Entry(
+            "pruner",
+            "structured",
+            f"{_HERE}.structured:Structured",
+            "remove whole units: a smaller network comes back",
+            "Plettscher, thesis on pruning and polysemanticity, §3; Fang et al. 2023, DepGraph",
+        ),
     ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,8 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from polykit.report import captions, numbers, panels, words
-from polykit.report.numbers import Network, Quantity
+from polykit.report import drawing, words
+from polykit.report.analyze import captions, numbers, panels
+from polykit.report.analyze.numbers import Network, select_tracked, stage_words
+from polykit.report.drawing import Drawn, Line, slug, told_apart
+from polykit.report.numbers import Quantity, describe, estimate, finite, select
 from polykit.report.style import (
     CONTROL,
     DENSE,
@@ -33,28 +34,10 @@ _BINS = 30
 _STAGE_LINES: dict[str, LineStyle] = {"pruned": ":", "retrained": "-"}
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with its file name, title, caption, and the text that stands in for it."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    figure: Figure
-
-
 def draw_all(run: SavedRun) -> list[Drawn]:
     """Draw every figure that the run has the numbers for; an empty run has none."""
     with figure_style():
-        drawn = [figure for figure in _figures(run) if figure is not None]
-    taken: dict[str, int] = {}
-    unique = []
-    for figure in drawn:
-        taken[figure.name] = turn = taken.get(figure.name, 0) + 1
-        name = figure.name if turn == 1 else f"{figure.name}-{turn}"
-        unique.append(Drawn(name, figure.title, figure.caption, figure.alt, figure.figure))
-    return unique
+        return told_apart(_figures(run))
 
 
 def _figures(run: SavedRun) -> Iterator[Drawn | None]:
@@ -68,29 +51,31 @@ def _figures(run: SavedRun) -> Iterator[Drawn | None]:
     for quantity in main:
         yield unit_histogram(run, quantity)
     yield training_curves(run)
+    for quantity in numbers.tracked(run):
+        yield while_training(run, quantity)
 
 
 def against_density(run: SavedRun, quantity: Quantity) -> Drawn | None:
     """Draw a quantity against density, one panel per stage; None if no pruner has a value."""
-    table = numbers.select(run.rows, quantity.metric, quantity.statistic)
+    table = select(run.rows, quantity.metric, quantity.statistic)
     stages, densities = numbers.stages(run), numbers.densities(run)
     if not stages or table[table["pruner"] != DENSE].empty:
         return None
-    names, title = numbers.pruners(run), words.stage_words(run.meta)
+    names, title = numbers.pruners(run), stage_words(run.meta)
     style = looks(names)
-    figure, cells = panels.grid(len(stages), 2.9)
+    figure, cells = drawing.grid(len(stages), 2.9)
     for axes, stage in zip(cells, stages, strict=True):
         panels.draw_dense(axes, table)
         lines = panels.density_lines(table, names, densities, stage)
-        panels.draw_lines(axes, lines, style, log=True)
-        axes.set_title(panels.wrapped(title[stage]))
+        drawing.draw_lines(axes, lines, style, log=True)
+        axes.set_title(drawing.wrapped(title[stage]))
         panels.density_ticks(axes, densities)
-    cells[0].set_ylabel(panels.wrapped(_with_direction(quantity)))
+    cells[0].set_ylabel(drawing.wrapped(_with_direction(quantity)))
     figure.supxlabel(panels.DENSITY_AXIS, fontsize=11)
-    panels.fit(cells, table["value"], quantity)
+    drawing.fit(cells, table["value"], quantity)
     panels.legend(figure, names, style, dense=DENSE in set(table["pruner"]))
     return Drawn(
-        _slug(f"{quantity.metric}-density"),
+        slug(f"{quantity.metric}-density"),
         f"{words.capital(quantity.noun)} against density",
         f"{captions.spread(table)} {captions.size(run, quantity)}".strip(),
         captions.both_ends(run, quantity),
@@ -105,9 +90,7 @@ def by_layer(run: SavedRun, quantity: Quantity) -> Drawn | None:
     """
     rows = run.rows[run.rows["metric"] == quantity.metric]
     layers = [str(layer) for layer in rows["layer"].unique() if layer != ALL_LAYERS]
-    found = {
-        layer: numbers.select(rows, quantity.metric, quantity.statistic, layer) for layer in layers
-    }
+    found = {layer: select(rows, quantity.metric, quantity.statistic, layer) for layer in layers}
     found = {layer: table for layer, table in found.items() if len(table)}
     stages, densities, names = numbers.stages(run), numbers.densities(run), numbers.pruners(run)
     if len(found) < 2 or not stages:
@@ -116,31 +99,31 @@ def by_layer(run: SavedRun, quantity: Quantity) -> Drawn | None:
     everything = pd.concat(found.values())
     values = {layer: numbers.by_network(table) for layer, table in found.items()}
     if len(found) <= _FEW_LAYERS:
-        figure, cells = panels.grid(len(found), 2.4)
+        figure, cells = drawing.grid(len(found), 2.4)
         for axes, (layer, table) in zip(cells, found.items(), strict=True):
             panels.draw_dense(axes, table)
             lines = panels.density_lines(table, names, densities, stage)
-            panels.draw_lines(axes, lines, style, log=True)
+            drawing.draw_lines(axes, lines, style, log=True)
             panels.density_ticks(axes, densities)
-            axes.set_title(panels.wrapped(f"layer {layer}", 20))
+            axes.set_title(drawing.wrapped(f"layer {layer}", 20))
         figure.supxlabel(panels.DENSITY_AXIS, fontsize=11)
     else:
-        figure, cells = panels.grid(len(densities), 2.8)
+        figure, cells = drawing.grid(len(densities), 2.8)
         style = {DENSE: Look(DENSE_COLOR, "None"), **style}
         for axes, density in zip(cells, densities, strict=True):
             networks = [numbers.DENSE_NETWORK, *((name, density, stage) for name in names)]
             lines = [_layer_line(values, network) for network in networks]
-            panels.draw_lines(axes, lines, style)
+            drawing.draw_lines(axes, lines, style)
             axes.set_title(f"density {density:g}")
             axes.set_xticks(range(len(found)), list(found), rotation=90, fontsize=8)
         figure.supxlabel("layer, from input to output", fontsize=11)
-    figure.supylabel(panels.wrapped(quantity.axis, 24), fontsize=11)
-    panels.fit(cells, everything["value"], quantity)
+    figure.supylabel(drawing.wrapped(quantity.axis, 24), fontsize=11)
+    drawing.fit(cells, everything["value"], quantity)
     panels.legend(figure, names, style, dense=DENSE in set(everything["pruner"]))
     panel = "Each panel is a layer." if len(found) <= _FEW_LAYERS else "Each panel is a density."
     return Drawn(
-        _slug(f"{quantity.metric}-layers"),
-        f"{words.capital(quantity.noun)} in each layer, {words.stage_words(run.meta)[stage]}",
+        slug(f"{quantity.metric}-layers"),
+        f"{words.capital(quantity.noun)} in each layer, {stage_words(run.meta)[stage]}",
         f"{panel} {captions.spread(everything)}",
         captions.layers(values, names, densities[-1], stage),
         figure,
@@ -149,13 +132,14 @@ def by_layer(run: SavedRun, quantity: Quantity) -> Drawn | None:
 
 def unit_histogram(run: SavedRun, quantity: Quantity) -> Drawn | None:
     """Draw how a statistic spreads over units, dense and at the lowest density, per pruner."""
-    units = run.units[run.units["metric"] == quantity.metric]
+    units = run.tables["units"]
+    units = units[units["metric"] == quantity.metric]
     densities, names, stages = numbers.densities(run), numbers.pruners(run), numbers.stages(run)
     statistic = _unit_statistic(units, quantity)
     if not statistic or not densities:
         return None
     density = densities[-1]
-    table = numbers.finite(units[units["statistic"] == statistic])
+    table = finite(units[units["statistic"] == statistic])
     here = table[(table["pruner"] != DENSE) & (table["density"] == density)]
     names = [name for name in names if name in set(here["pruner"])]
     if not names:
@@ -164,8 +148,8 @@ def unit_histogram(run: SavedRun, quantity: Quantity) -> Drawn | None:
     edges = np.histogram_bin_edges(
         np.concatenate([dense, here["value"].to_numpy(dtype=float)]), _BINS
     )
-    style, title = looks(names), words.stage_words(run.meta)
-    figure, cells = panels.grid(len(names), 2.1)
+    style, title = looks(names), stage_words(run.meta)
+    figure, cells = drawing.grid(len(names), 2.1)
     for axes, name in zip(cells, names, strict=True):
         axes.stairs(_shares(dense, edges), edges, fill=True, color=DENSE_COLOR, alpha=0.45)
         for stage, line in _STAGE_LINES.items():
@@ -173,9 +157,9 @@ def unit_histogram(run: SavedRun, quantity: Quantity) -> Drawn | None:
             if len(values):
                 share = _shares(values.to_numpy(dtype=float), edges)
                 axes.stairs(share, edges, color=style[name].color, linestyle=line, linewidth=1.6)
-        axes.set_title(f"{name} (control)" if name == CONTROL else panels.wrapped(name, 28))
+        axes.set_title(f"{name} (control)" if name == CONTROL else drawing.wrapped(name, 28))
         axes.set_xlim(edges[0], edges[-1])
-    what = numbers.describe(run, quantity.metric, statistic)
+    what = describe(run, quantity.metric, statistic)
     figure.supxlabel(f"{what.axis} of a unit", fontsize=11)
     figure.supylabel("share of units", fontsize=11)
     handles: list[Patch | Line2D] = [Patch(color=DENSE_COLOR, alpha=0.45, label=DENSE)]
@@ -186,7 +170,7 @@ def unit_histogram(run: SavedRun, quantity: Quantity) -> Drawn | None:
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
     n, seeds = captions.units_per_network(table), table["seed"].nunique()
     return Drawn(
-        _slug(f"{quantity.metric}-units"),
+        slug(f"{quantity.metric}-units"),
         f"{words.capital(what.noun)} of single units at density {density:g}",
         f"{n} units in each network, pooled over {words.seeds(seeds)}. A unit at 0 is silent.",
         captions.units(dense, here, names, title),
@@ -196,7 +180,7 @@ def unit_histogram(run: SavedRun, quantity: Quantity) -> Drawn | None:
 
 def training_curves(run: SavedRun) -> Drawn | None:
     """Draw the validation loss of every training, one thin line per seed; None without history."""
-    history = run.history
+    history = run.tables["history"]
     if history.empty:
         return None
     column = "validation_loss" if history["validation_loss"].notna().any() else "loss"
@@ -229,7 +213,7 @@ def training_curves(run: SavedRun) -> Drawn | None:
     figure.supxlabel("epoch", fontsize=11)
     cells[0].set_ylabel(f"{column.replace('_', ' ')} (lower is better)")
     everything = pd.concat([part for _, part in parts])
-    panels.fit(list(cells), everything[column], Quantity("loss", column, column, low=0.0))
+    drawing.fit(list(cells), everything[column], Quantity("loss", column, column, low=0.0))
     panels.legend(figure, names, style, dense=len(dense) > 0)
     last = everything.sort_values("epoch").groupby(["pruner", "seed"])[column].last()
     ends = [
@@ -245,13 +229,51 @@ def training_curves(run: SavedRun) -> Drawn | None:
     )
 
 
-def _layer_line(
-    values: Mapping[str, Mapping[Network, pd.Series[float]]], network: Network
-) -> panels.Line:
+def while_training(run: SavedRun, quantity: Quantity) -> Drawn | None:
+    """Draw a tracked quantity by layer: the dense network, then the networks pruned hardest."""
+    table = select_tracked(run, quantity)
+    if table.empty:
+        return None
+    dense, pruned = table[table["pruner"] == DENSE], table[table["pruner"] != DENSE]
+    lowest = pruned["density"].min()
+    pruned = pruned[pruned["density"] == lowest]
+    names = [name for name in numbers.pruners(run) if name in set(pruned["pruner"])]
+    layers = list(dict.fromkeys(table["layer"]))[:_FEW_LAYERS]
+    style, after = looks(names), int(dense["epoch"].max()) if len(dense) else 0
+    figure, cells = drawing.grid(len(layers), 2.3)
+    for axes, layer in zip(cells, layers, strict=True):
+        here = dense[dense["layer"] == layer]
+        if len(here):
+            drawing.draw_curve(axes, here, DENSE_COLOR, ".")
+        for name in names:
+            curve = pruned[(pruned["pruner"] == name) & (pruned["layer"] == layer)]
+            drawing.draw_curve(axes, curve, style[name].color, style[name].marker, after)
+        axes.set_title(drawing.wrapped("all layers" if layer == ALL_LAYERS else layer, 20))
+        axes.xaxis.set_major_locator(drawing.ticks(5, whole=True))
+    drawing.fit(cells, table[table["layer"].isin(layers)]["value"], quantity)
+    behind = f"; density {lowest:g} from epoch {after + 1}" if len(pruned) else ""
+    figure.supxlabel(f"epoch (training{behind})", fontsize=11)
+    figure.supylabel(drawing.wrapped(quantity.axis, 36), fontsize=11)
+    panels.legend(figure, names, style, dense=len(dense) > 0)
+    ends = table[table["layer"] == layers[0]].groupby(["pruner", "epoch"])["value"].mean()
+    told = []
+    for name in ([DENSE] if len(dense) else []) + names:
+        first, last = float(ends[name].iloc[0]), float(ends[name].iloc[-1])
+        told.append(f"{name} from {words.number(first)} to {words.number(last)}")
+    return Drawn(
+        f"{quantity.metric}-training",
+        f"{words.capital(quantity.summary)} while the networks train",
+        f"Mean over {words.seeds(table['seed'].nunique())}; bands are 95\u00a0% t-intervals.",
+        f"Line charts by layer. {words.capital('; '.join(told))}.",
+        figure,
+    )
+
+
+def _layer_line(values: Mapping[str, Mapping[Network, pd.Series[float]]], network: Network) -> Line:
     found = [
         (place, layer[network]) for place, layer in enumerate(values.values()) if network in layer
     ]
-    return panels.Line(network[0], [(float(at), numbers.estimate(v)) for at, v in found])
+    return Line(network[0], [(float(at), estimate(v)) for at, v in found])
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -269,7 +291,3 @@ def _unit_statistic(units: pd.DataFrame, quantity: Quantity) -> str:
 def _with_direction(quantity: Quantity) -> str:
     better = {"accuracy": "higher is better", "loss": "lower is better"}.get(quantity.metric)
     return f"{quantity.axis}, {better}" if better else quantity.axis
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-").lower()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from polykit.api import AnyMetric, Kind, Options, Pruner
+from polykit.api import AnyMetric, Pruner
 from polykit.entries import Chosen
-from polykit.errors import DataError, PluginError, UsageError
+from polykit.errors import UsageError
 from polykit.registry import Registry
 from polykit.runtime.addressing import select_layers
 from polykit.runtime.checkpoints import load_weights
@@ -24,8 +23,18 @@ from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
 from polykit.runtime.seeds import seeded
 from polykit.runtime.trace import trace
-from polykit.types import Candidates, Data, FeatureSpace, Objective, Trace
-from polykit.workflows.config import AnalyzeConfig
+from polykit.types import Candidates, Data, Objective, Trace
+from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.plugins import (
+    Spaces,
+    build_model,
+    check_options_used,
+    choose,
+    create,
+    load_data,
+    metric_record,
+    slug,
+)
 
 PLAIN_METRICS = ("loss", "accuracy", "density", "parameters", "flops")
 """What every row of results needs; accuracy only where there are classes."""
@@ -35,6 +44,9 @@ DENSE = "dense"
 
 SMALL_STEP = 2**28
 """FLOPs of a training step below which a second thread costs more than it brings."""
+
+SMALL_ENSEMBLE = 16
+"""How many networks with such small steps share the overhead of one."""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,6 +64,11 @@ class Cell:
             return f"seed-{self.seed}-{DENSE}"
         return f"seed-{self.seed}-{slug(self.pruner)}-{self.density:g}"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The cell that trained the network to prune."""
+        return () if self.pruner == DENSE else (Cell(self.seed).name,)
+
 
 @dataclass
 class Setup:
@@ -62,6 +79,7 @@ class Setup:
     data: Data
     pruners: Mapping[str, Chosen]
     metrics: Mapping[str, Chosen]
+    tracked: Mapping[str, Chosen]
     model: Chosen | nn.Module
     device: torch.device
     trace: Trace
@@ -69,7 +87,7 @@ class Setup:
     objective: Objective
     candidates: Candidates
     plugins: dict[str, Any]
-    _spaces: dict[str, FeatureSpace] = field(default_factory=dict)
+    spaces: Spaces
 
     @property
     def dense_cells(self) -> list[Cell]:
@@ -85,6 +103,11 @@ class Setup:
             for pruner in self.pruners
             for density in self.config.densities
         ]
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """What a run's name should tell."""
+        return self.config.dataset, self.config.model
 
     @property
     def trained(self) -> bool:
@@ -111,8 +134,16 @@ class Setup:
         """CPU threads to compute with."""
         if self.config.threads is not None:
             return self.config.threads
-        step = 3 * self.config.batch_size * self.trace.flops
-        return 1 if step < SMALL_STEP else torch.get_num_threads()
+        return 1 if self._small else torch.get_num_threads()
+
+    @property
+    def ensemble(self) -> int:
+        """How many networks to train at once."""
+        return self.config.ensemble or (SMALL_ENSEMBLE if self._small else 1)
+
+    @property
+    def _small(self) -> bool:
+        return 3 * self.config.batch_size * self.trace.flops < SMALL_STEP
 
     def build(self, seed: int) -> nn.Module:
         """Make the network anew, as it is before any training."""
@@ -123,21 +154,6 @@ class Setup:
         if self.config.checkpoint is not None:
             load_weights(model, Path(self.config.checkpoint))
         return model.to(self.device)
-
-    def feature_space(self, name: str) -> FeatureSpace:
-        """Build a feature space by plugin name, once. `auto`: ground truth, else classes."""
-        if name == "auto":
-            if self.data.features is None and self.data.task != "classification":
-                raise DataError(
-                    f"{self.data.name} has neither ground-truth features nor classes; choose a "
-                    f"feature space (`polykit plugins list --kind feature-space`) or another "
-                    f"dataset, such as toy"
-                )
-            name = "classes" if self.data.features is None else "truth"
-        if name not in self._spaces:
-            plugin = self.registry.create("feature-space", name, self.config.options.get(name))
-            self._spaces[name] = plugin.instance.build(self.data, self.device)
-        return self._spaces[name]
 
 
 def resolve(
@@ -158,7 +174,7 @@ def resolve(
     data, dataset_record = _dataset(config, registry, data)
     chosen_model: Chosen | nn.Module
     if model is None:
-        chosen_model = _create("model", config.model, registry, config)
+        chosen_model = create("model", config.model, registry, config.options)
         model_record = chosen_model.record
         with seeded(config.seeds[0], "init"):
             probe = build_model(chosen_model, data)
@@ -167,18 +183,19 @@ def resolve(
         model_record = {"name": config.model, "distribution": "", "weights": _digest(model)}
     if config.checkpoint is not None:
         load_weights(probe, Path(config.checkpoint))
-    names = config.pruners
-    if config.control and CONTROL not in names:
-        names = (*names, CONTROL)
+    pruned_by = config.pruners
+    if config.control and CONTROL not in pruned_by:
+        pruned_by = (*pruned_by, CONTROL)
     plain = [m for m in PLAIN_METRICS if m != "accuracy" or data.task == "classification"]
     wanted = [*plain, *(metric for metric in config.metrics if metric not in plain)]
-    chosen_pruners = _choose("pruner", names, registry, config, pruners or {})
-    chosen_metrics = _choose("metric", wanted, registry, config, metrics or {})
-    _check_options_used(
-        config,
-        {dataset_record["name"], model_record["name"]},
-        [*chosen_pruners.values(), *chosen_metrics.values()],
-    )
+    chosen_pruners = choose("pruner", pruned_by, registry, config.options, pruners)
+    chosen_metrics = choose("metric", wanted, registry, config.options, metrics)
+    if DENSE in chosen_pruners:
+        raise UsageError(f"pruner {DENSE!r}: that name stands for the unpruned network")
+    tracked = choose("metric", config.track, registry, config.options, metrics)
+    made = [*chosen_pruners.values(), *chosen_metrics.values(), *tracked.values()]
+    names = {dataset_record["name"], model_record["name"], *(c.name for c in made)}
+    check_options_used(config.options, names, made)
     x, _ = next(data.test.batches(1))
     path = trace(probe, x)
     objective = parse_objective(config.objective, data.task, path)
@@ -188,6 +205,7 @@ def resolve(
         data=data,
         pruners=chosen_pruners,
         metrics=chosen_metrics,
+        tracked=tracked,
         model=chosen_model,
         device=device,
         trace=path,
@@ -205,8 +223,10 @@ def resolve(
             "dataset": dataset_record,
             "model": model_record,
             "pruners": [{"label": label, **c.record} for label, c in chosen_pruners.items()],
-            "metrics": [_metric_record(label, c) for label, c in chosen_metrics.items()],
+            "metrics": [metric_record(label, c) for label, c in chosen_metrics.items()],
+            "tracked": [metric_record(label, c) for label, c in tracked.items()],
         },
+        spaces=Spaces(registry, config.options),
     )
 
 
@@ -215,84 +235,8 @@ def _dataset(
 ) -> tuple[Data, dict[str, Any]]:
     if data is not None:
         return data, {"name": data.name, "distribution": ""}
-    chosen = _create("dataset", config.dataset, registry, config)
-    loaded = chosen.instance.load()
-    if not isinstance(loaded, Data):
-        raise PluginError(f"dataset {chosen.name!r} gave {type(loaded).__name__} instead of Data")
-    return loaded, chosen.record
-
-
-def build_model(chosen: Chosen, data: Data) -> nn.Module:
-    """Let a model plugin build its network for a dataset's shapes."""
-    model = chosen.instance.build(data.input_shape, data.outputs)
-    if not isinstance(model, nn.Module):
-        raise PluginError(f"model {chosen.name!r} gave {type(model).__name__}, no nn.Module")
-    return model
-
-
-def _create(kind: Kind, spec: str, registry: Registry, config: AnalyzeConfig) -> Chosen:
-    """Make a plugin with its options from the spec and from the table of options."""
-    found, _ = registry.locate(kind, spec)
-    return registry.create(kind, spec, config.options.get(found.entry.name))
-
-
-def _choose(
-    kind: Kind,
-    specs: Sequence[str],
-    registry: Registry,
-    config: AnalyzeConfig,
-    own: Mapping[str, Options],
-) -> dict[str, Chosen]:
-    """Make the plugins, labelled by name, or by what was written where a name comes twice."""
-    made = []
-    for spec in dict.fromkeys(specs):
-        if spec in own:
-            made.append(Chosen(kind, spec, "this process", spec, own[spec]))
-        else:
-            made.append(_create(kind, spec, registry, config))
-    names = [chosen.name for chosen in made]
-    labelled = {c.name if names.count(c.name) == 1 else c.spec: c for c in made}
-    if DENSE in labelled:
-        raise UsageError(f"{kind} {DENSE!r}: that name stands for the unpruned network")
-    return labelled
-
-
-def _check_options_used(config: AnalyzeConfig, names: set[str], chosen: Sequence[Chosen]) -> None:
-    """Refuse options of plugins that take no part, since they would do nothing."""
-    names = names | {c.name for c in chosen}
-    spaces = {str(getattr(c.instance, "features", "")).partition(":")[0] for c in chosen}
-    for name in config.options:
-        if name not in names | spaces:
-            raise UsageError(
-                f"option -o {name}.…: no plugin {name!r} takes part in this analysis; "
-                f"those that do: {', '.join(sorted(names))}"
-            )
-
-
-def _metric_record(label: str, chosen: Chosen) -> dict[str, Any]:
-    metric = chosen.instance
-    if not isinstance(metric, AnyMetric):
-        raise PluginError(f"metric {label!r} is a {type(metric).__name__}, which is no Metric")
-    columns = {
-        name: {
-            "summary": column.summary,
-            "unit": column.unit,
-            "low": column.low if abs(column.low) != float("inf") else None,
-            "high": column.high if abs(column.high) != float("inf") else None,
-        }
-        for name, column in metric.columns.items()
-    }
-    return {"label": label, **chosen.record, "headline": metric.headline, "columns": columns}
-
-
-def slug(label: str) -> str:
-    """Make a label fit for a file name, without letting two labels meet.
-
-    >>> slug("force"), slug("force:rounds=5")
-    ('force', 'force_rounds=5-7ccf')
-    """
-    clean = re.sub(r"[^A-Za-z0-9._=+-]", "_", label)
-    return clean if clean == label else f"{clean}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"
+    chosen = create("dataset", config.dataset, registry, config.options)
+    return load_data(chosen), chosen.record
 
 
 def _digest(model: nn.Module) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from polykit.report import numbers, words
-from polykit.report.numbers import Network, Quantity
+from polykit.report import words
+from polykit.report.analyze import numbers
+from polykit.report.analyze.numbers import Network, stage_words
+from polykit.report.numbers import Quantity
 from polykit.report.style import CONTROL
 from polykit.runtime.store import SavedRun
 
@@ -33,7 +35,8 @@ def size(run: SavedRun, quantity: Quantity) -> str:
     if quantity.metric in ("accuracy", "loss"):
         tested = (run.meta.get("data") or {}).get("test")
         return f"n = {tested} test samples." if tested else ""
-    units = run.units[run.units["metric"] == quantity.metric]
+    units = run.tables["units"]
+    units = units[units["metric"] == quantity.metric]
     return f"n = {units_per_network(units)} units in each network." if len(units) else ""
 
 
@@ -44,7 +47,7 @@ def units_per_network(units: pd.DataFrame) -> int:
 
 def both_ends(run: SavedRun, quantity: Quantity) -> str:
     """Tell a chart against density by its values at the highest and the lowest density."""
-    found, titles = numbers.compare(run, quantity), words.stage_words(run.meta)
+    found, titles = numbers.compare(run, quantity), stage_words(run.meta)
     asked = numbers.densities(run)
     parts = []
     for stage in numbers.stages(run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from polykit.workflows.setup import Setup
+from polykit.workflows.analyze.setup import Setup
 
 
 @dataclass(frozen=True)

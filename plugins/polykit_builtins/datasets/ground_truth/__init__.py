@@ -1,0 +1,1 @@
+"""Ground truth by construction: the pieces of the dataset `feature-model`."""

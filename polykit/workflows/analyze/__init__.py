@@ -1,0 +1,1 @@
+"""The main job: train, measure, prune, measure, retrain, measure."""

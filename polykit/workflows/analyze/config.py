@@ -1,0 +1,89 @@
+"""The options of `analyze`: the one place of their names, bounds and defaults."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from polykit.workflows.config import SweepConfig, value_text
+
+FLAGS = {
+    "pruners": "--pruner",
+    "metrics": "--metric",
+    "densities": "--density",
+    "seeds": "--seed",
+    "layers": "--layer",
+    "prune_layers": "--prune-layer",
+    "options": "-o",
+}
+"""Command line flags that are not simply the field's name."""
+
+
+class AnalyzeConfig(SweepConfig):
+    """What to analyse and how. Immutable; plugins are named as on the command line."""
+
+    model: str = Field("mlp", description="model plugin, torchvision name, or module:factory")
+    dataset: str = Field("digits", description="dataset plugin")
+    pruners: tuple[str, ...] = Field(("magnitude", "force"), description="pruner plugins")
+    metrics: tuple[str, ...] = Field(("ig",), description="metric plugins, beside the plain ones")
+    densities: tuple[float, ...] = Field(
+        (0.5, 0.2, 0.1, 0.05), min_length=1, description="shares of parameters to keep"
+    )
+    prune_layers: tuple[str, ...] = Field(("*",), description="layers to prune (globs)")
+    granularity: Literal["weight", "kernel", "unit"] = Field(
+        "weight", description="what is removed: weights, k×k kernels, or whole units"
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="what competes: the whole network, or each layer for itself"
+    )
+    objective: str = Field(
+        "task", description="what to preserve: task, or LAYER:UNIT[@mean|max|center|ROW,COLUMN]"
+    )
+    prune_at: Literal["trained", "init"] = Field(
+        "trained", description="prune the trained network, or at initialisation"
+    )
+    control: bool = Field(True, description="add the random pruner as control")
+    epochs: int | None = Field(
+        None, ge=0, description="training epochs; 30, or 0 for a network that comes trained"
+    )
+    retrain_epochs: int | None = Field(
+        None, ge=0, description="epochs after pruning; 10, or as many as training at init"
+    )
+    score_samples: int = Field(1024, ge=1, description="training samples that pruners may look at")
+    checkpoint: str | None = Field(None, description="weights to load: .safetensors or .pt")
+    track: tuple[str, ...] = Field((), description="metrics to measure after each epoch, too")
+
+    @field_validator("densities")
+    @classmethod
+    def _shares(cls, densities: tuple[float, ...]) -> tuple[float, ...]:
+        for density in densities:
+            if not 0 < density <= 1:
+                raise ValueError(f"density {density:g} is outside (0, 1]; 0.1 keeps a tenth")
+        return tuple(dict.fromkeys(densities))
+
+    def command(self) -> str:
+        """The command line that repeats the analysis: every option that is not its default.
+
+        >>> AnalyzeConfig(seeds=(3,), control=False).command()
+        'polykit analyze --seed 3 --no-control'
+        """
+        words = ["polykit", "analyze"]
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value == info.get_default(call_default_factory=True):
+                continue
+            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+            if isinstance(value, bool):
+                words.append(flag if value else f"--no-{name}")
+            elif isinstance(value, Mapping):
+                pairs = [
+                    (plugin, o, v) for plugin, table in value.items() for o, v in table.items()
+                ]
+                words += [w for p, o, v in pairs for w in (flag, f"{p}.{o}={value_text(v)}")]
+            else:
+                many = value if isinstance(value, tuple) else (value,)
+                words += [word for item in many for word in (flag, value_text(item))]
+        return shlex.join(words)

@@ -1,0 +1,52 @@
+"""All workflows, by name: how each reads its options, prepares, describes itself and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from polykit.registry import Registry
+from polykit.runtime.store import RunStore
+from polykit.workflows.analyze import cells as analyze_cells
+from polykit.workflows.analyze import plan as analyze_plan
+from polykit.workflows.analyze import setup as analyze_setup
+from polykit.workflows.config import SweepConfig
+from polykit.workflows.configs import CONFIGS
+from polykit.workflows.laboratory import cells as laboratory_cells
+from polykit.workflows.laboratory import plan as laboratory_plan
+from polykit.workflows.laboratory import setup as laboratory_setup
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow as functions: `resolve` makes what the others take."""
+
+    config: type[SweepConfig]
+    resolve: Callable[[Any, Registry], Any]
+    plan: Callable[[Any], Any]
+    describe: Callable[[Any, str], dict[str, Any]]
+    run: Callable[[Any, RunStore], dict[str, str]]
+
+
+WORKFLOWS: Mapping[str, Workflow] = {
+    "analyze": Workflow(
+        CONFIGS["analyze"],
+        analyze_setup.resolve,
+        analyze_plan.make_plan,
+        analyze_cells.describe,
+        analyze_cells.run,
+    ),
+    "laboratory": Workflow(
+        CONFIGS["laboratory"],
+        laboratory_setup.resolve,
+        laboratory_plan.make_plan,
+        laboratory_cells.describe,
+        laboratory_cells.run,
+    ),
+}
+
+
+def workflow_of(config: SweepConfig) -> tuple[str, Workflow]:
+    """Return the workflow that a configuration is for."""
+    return next((name, w) for name, w in WORKFLOWS.items() if type(config) is w.config)

@@ -1,0 +1,14 @@
+"""The configuration class of every workflow; importing it imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.config import SweepConfig
+from polykit.workflows.laboratory.config import LaboratoryConfig
+
+CONFIGS: Mapping[str, type[SweepConfig]] = {
+    "analyze": AnalyzeConfig,
+    "laboratory": LaboratoryConfig,
+}
