@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 import pluggy
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from polykit.errors import UsageError
+from polykit.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -303,6 +303,20 @@ class Model(Options, ABC):
         """Whether the network comes with trained weights."""
         return False
 
+    def redraw(self, network: nn.Module) -> None:
+        """Draw the weights of a network that `build` made anew, whatever its widths are now.
+
+        By default each module's own `reset_parameters` does it; ModelError where one has none.
+        """
+        for name, module in network.named_modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise ModelError(
+                    f"{name or 'the network'} ({type(module).__name__}) cannot be drawn anew; give "
+                    f"it a reset_parameters(), or the model plugin a redraw()"
+                )
+
     @abstractmethod
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         """Return a new network; random numbers come from torch's global generator, seeded before.
@@ -314,8 +328,10 @@ class Model(Options, ABC):
 class FeatureSpacePlugin(Options, ABC):
     """Builds a feature space for a network and its data."""
 
-    depends_on_model: ClassVar[bool] = False
-    """True where the features are learned from the network, so that each network has its own."""
+    @property
+    def depends_on_model(self) -> bool:
+        """Whether the features are learned from the network, so that each network has its own."""
+        return False
 
     @abstractmethod
     def build(self, subject: Subject) -> FeatureSpace:

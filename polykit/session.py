@@ -80,7 +80,7 @@ class Run:
     @property
     def units(self) -> pd.DataFrame:
         """Tidy results per unit."""
-        return self.saved.tables["units"]
+        return self._table("units")
 
     @property
     def history(self) -> pd.DataFrame:
@@ -91,6 +91,15 @@ class Run:
     def epochs(self) -> pd.DataFrame:
         """Headlines after each epoch, of the metrics that were tracked."""
         return self.saved.tables["epochs"]
+
+    def _table(self, name: str) -> pd.DataFrame:
+        tables = self.saved.tables
+        if name not in tables:
+            raise RunError(
+                f"a run of the workflow {self.meta['workflow']} has no table {name!r}; it has "
+                f"{', '.join(tables)}"
+            )
+        return tables[name]
 
     def summary(self) -> pd.DataFrame:
         """Return the numbers the run was made for.

@@ -26,10 +26,10 @@ def commands(text):
 
 def quicker(command):
     """Shorten full-sized examples to one small cell; reports are written by `polykit report`."""
-    if "analyze" not in command:
+    if "analyze" not in command and "run" not in command:
         return command
     command = [*command, "--no-report"]
-    if "--seed" not in command and "--config" not in command:
+    if "analyze" in command and "--seed" not in command and "--config" not in command:
         command = [*command, "--seed", "0", "--density", "0.5", "--epochs", "1"]
         command += ["--retrain-epochs", "0"]
     return command

@@ -88,19 +88,22 @@ def read_recipe(path: Path, changes: list[str] | tuple[str, ...] = ()) -> SweepC
     """Read a recipe; raise UsageError that names the file, the key and the remedy."""
     values = settings.read_toml(path, "recipe")
     name = values.pop("workflow", None)
-    if name not in CONFIGS:
+    if not isinstance(name, str) or name not in CONFIGS:
         hint = did_you_mean(str(name), CONFIGS) if name else ""
         raise UsageError(
             f"the recipe {path} {f'has the unknown workflow {name!r}' if name else 'names none'}."
             f'{hint} Write workflow = "…", one of {", ".join(CONFIGS)}'
         )
     config = CONFIGS[name]
+    settings.check_keys(path, values, config)
     origins = {key: f"{key} in {path}:" for key in config.model_fields}
     for text in changes:
         key, value = _change(text)
+        if key not in config.model_fields:
+            hint = did_you_mean(key, config.model_fields)
+            raise UsageError(f"--set {text}: the workflow {name} has no option {key!r}.{hint}")
         origins[key] = f"--set {text}:"
         values[key] = value
-    settings.check_keys(path, values, config)
     return settings.build(config, values, origins)
 
 

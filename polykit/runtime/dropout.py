@@ -67,7 +67,6 @@ class Dropouts:
             for place in zip(*shapes, strict=True)
         ]
         self._sizes = [sum(prod(shape) for shape in member) for member in shapes]
-        self._threads = ThreadPoolExecutor(THREADS)
 
     def steps(
         self, generators: Sequence[torch.Generator], rows: Sequence[int]
@@ -79,17 +78,18 @@ class Dropouts:
         if not self._keep:
             yield from ({} for _ in rows)
             return
-        for start in range(0, len(rows), STEPS):
-            block = rows[start : start + STEPS]
+        with ThreadPoolExecutor(THREADS) as threads:
+            for start in range(0, len(rows), STEPS):
+                block = rows[start : start + STEPS]
 
-            def draw(member: int, count: int = sum(block)) -> Tensor:
-                uniform = torch.empty(count * self._sizes[member], dtype=torch.double)
-                return uniform.uniform_(generator=generators[member])
+                def draw(member: int, count: int = sum(block)) -> Tensor:
+                    uniform = torch.empty(count * self._sizes[member], dtype=torch.double)
+                    return uniform.uniform_(generator=generators[member])
 
-            drawn = list(self._threads.map(draw, range(len(generators))))
-            places = [0] * len(generators)
-            for count in block:
-                yield self._step(drawn, places, count)
+                drawn = list(threads.map(draw, range(len(generators))))
+                places = [0] * len(generators)
+                for count in block:
+                    yield self._step(drawn, places, count)
 
     def _step(self, drawn: Sequence[Tensor], places: list[int], rows: int) -> dict[str, Tensor]:
         """Cut one step's noise out of what was drawn, and go on behind it."""
@@ -102,5 +102,5 @@ class Dropouts:
                 own = values[member][(slice(None), *(slice(length) for length in shape))]
                 torch.lt(uniform[places[member] : end].view(rows, *shape), keep, out=own)
                 places[member] = end
-            found[name] = values.div_(keep)
+            found[name] = values.div_(keep) if keep else values
         return found

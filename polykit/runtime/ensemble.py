@@ -125,7 +125,9 @@ def _kind(job: Job, place: int) -> object:
         and not any(True for _ in model.buffers())  # running statistics are the network's own
     ):
         return place
-    chain = isinstance(model, nn.Sequential) and all(type(m) in _PLAIN for m in model)
+    chain = isinstance(model, nn.Sequential) and all(
+        type(module) in _PLAIN and getattr(module, "groups", 1) == 1 for module in model
+    )
     if dropouts and not chain:  # which dropout is called first is known in a chain only
         return place
     state = model.state_dict()
@@ -147,7 +149,7 @@ def _without_widths(module: nn.Module) -> str:
     if isinstance(module, nn.Linear):
         return f"Linear({module.bias is not None})"
     if isinstance(module, nn.Conv1d | nn.Conv2d):
-        same = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+        same = (module.kernel_size, module.stride, module.padding, module.dilation)
         return f"{type(module).__name__}{(*same, module.padding_mode, module.bias is not None)}"
     return repr(module)
 
@@ -196,7 +198,8 @@ class _Ensemble:
                     continue
                 loss, held_out = losses[member], validation[member]
                 if not (math.isfinite(loss) and math.isfinite(held_out)):
-                    raise not_finite(loss, number, self._config.lr)
+                    seed = self._jobs[member].seed
+                    raise not_finite(loss, held_out, number, self._config.lr, seed)
                 epoch = Epoch(number, loss, held_out, accuracy[member])
                 progress.add(epoch)
                 if (tell := tells[member]) is not None:
@@ -235,7 +238,7 @@ class _Ensemble:
             try:
                 losses = self._losses(noise, x[rows], y[rows])
                 losses.sum().backward()
-            except RuntimeError as error:
+            except (RuntimeError, ValueError, IndexError) as error:
                 raise TrainingError(
                     f"a training step of {len(self._jobs)} networks together failed: {error}. "
                     f"Train them one by one: ensemble=1"
@@ -263,7 +266,7 @@ class _Ensemble:
         self._template.eval()
         x, y = self._validation
         task, members = self._jobs[0].data.task, len(self._jobs)
-        loss = torch.zeros(members, dtype=torch.double, device=self._device)
+        loss = torch.zeros(members, dtype=torch.double)
         correct = torch.zeros_like(loss)
 
         def outputs(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -274,9 +277,9 @@ class _Ensemble:
             inputs, targets = x[:, part][self._world], y[:, part][self._world]
             found = vmap(outputs)(self._parameters, inputs)
             losses = task_loss(found.flatten(0, 1), targets.flatten(0, 1), task)
-            loss += losses.view(members, -1).sum(1).double()
+            loss += losses.view(members, -1).sum(1).cpu().double()
             if task == "classification":
-                correct += (found.argmax(2) == targets).sum(1)
+                correct += (found.argmax(2) == targets).sum(1).cpu()
         mean, share = loss / x.shape[1], correct / x.shape[1]
         known = task == "classification"
         return mean.tolist(), share.tolist() if known else [None] * members

@@ -181,16 +181,27 @@ class RunStore:
         done = [name for name in cells if self.has(name)]
         workflow = self.workflow
         for table, columns in TABLES[workflow].items():
-            parts = [_read(self.cell(name) / f"{table}.parquet") for name in done]
+            parts = [self._read(self.cell(name) / f"{table}.parquet") for name in done]
             parts = [part for part in parts if len(part)]
             joined = pd.concat(parts, ignore_index=True) if parts else empty(workflow, table)
             write_bytes(self.path / f"{table}.parquet", _parquet(joined[list(columns)]))
+
+    def _read(self, path: Path) -> pd.DataFrame:
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError, KeyError) as error:
+            mend = f"polykit run --resume {self.path}"
+            if path.parent != self.path:  # a cell that is there is not run again
+                mend = f"rm -r {path.parent} && {mend}"
+            raise RunError(
+                f"{path} cannot be read: {error}. An unfinished or damaged run goes on with: {mend}"
+            ) from error
 
     def load(self) -> SavedRun:
         """Read the run; raise RunError where a table is missing or damaged."""
         tables = {}
         for table, columns in TABLES[self.workflow].items():
-            tables[table] = _read(self.path / f"{table}.parquet")
+            tables[table] = self._read(self.path / f"{table}.parquet")
             missing = set(columns) - set(tables[table].columns)
             if missing:
                 raise RunError(f"{self.path}/{table}.parquet lacks columns {sorted(missing)}")
@@ -207,13 +218,3 @@ def _parquet(rows: pd.DataFrame) -> bytes:
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False)
     return buffer.getvalue()
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"{path} cannot be read: {error}. An unfinished run goes on with: "
-            f"polykit run --resume {path.parent}"
-        ) from error

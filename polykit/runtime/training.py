@@ -93,7 +93,7 @@ def train(
             mean = _one_epoch(model, data, config, optimizer, order, kept, device, loss)
         validation, accuracy = evaluate(model, data.validation, data.task, device)
         if not (math.isfinite(mean) and math.isfinite(validation)):
-            raise not_finite(mean, number, config.lr)
+            raise not_finite(mean, validation, number, config.lr, seed)
         epoch = Epoch(number, mean, validation, accuracy)
         progress.add(epoch)
         if on_epoch is not None:
@@ -156,7 +156,7 @@ def evaluate(
     with evaluating(model), torch.no_grad():
         for x, y in split.batches(batch_size):
             outputs, targets = model(x.to(device)), y.to(device)
-            loss = loss + task_loss(outputs, targets, task).sum().double().cpu()
+            loss = loss + task_loss(outputs, targets, task).sum().cpu().double()
             if task == "classification":
                 correct = correct + (outputs.argmax(1) == targets).sum().cpu()
             count += len(x)
@@ -177,10 +177,12 @@ def make_optimizer(
     return torch.optim.Adam(parameters, **common)
 
 
-def not_finite(loss: float, epoch: int, lr: float) -> TrainingError:
-    """Return the error for a loss that is no number any more."""
+def not_finite(loss: float, validation: float, epoch: int, lr: float, seed: int) -> TrainingError:
+    """Return the error for a training or validation loss that is no number any more."""
+    which = "loss" if not math.isfinite(loss) else "validation loss"
+    value = loss if not math.isfinite(loss) else validation
     return TrainingError(
-        f"the loss became {loss} in epoch {epoch}; try a smaller --lr than {lr:g}, "
+        f"the {which} became {value} in epoch {epoch} (seed {seed}); try a smaller lr than {lr:g}, "
         f"or look for extreme values in the data"
     )
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from polykit.api import AnyMetric, Kind, Options
 from polykit.entries import Chosen
 from polykit.errors import DataError, PluginError, UsageError
 from polykit.registry import Registry
+from polykit.runtime.blame import blaming
 from polykit.types import Data, FeatureSpace, Subject
 
 
@@ -77,7 +79,17 @@ def metric_record(label: str, chosen: Chosen) -> dict[str, Any]:
 
 def load_data(chosen: Chosen) -> Data:
     """Let a dataset plugin load its data."""
-    loaded = chosen.instance.load()
+    return _as_data(chosen, chosen.instance.load)
+
+
+def restore_data(chosen: Chosen, truth: Mapping[str, Tensor]) -> Data:
+    """Let a dataset plugin load its data again from their ground truth."""
+    return _as_data(chosen, partial(chosen.instance.restore, truth))
+
+
+def _as_data(chosen: Chosen, load: Callable[[], Any]) -> Data:
+    with blaming(chosen.instance):
+        loaded = load()
     if not isinstance(loaded, Data):
         raise PluginError(f"dataset {chosen.name!r} gave {type(loaded).__name__} instead of Data")
     return loaded
@@ -85,10 +97,15 @@ def load_data(chosen: Chosen) -> Data:
 
 def build_model(chosen: Chosen, data: Data) -> nn.Module:
     """Let a model plugin build its network for a dataset's shapes."""
-    model = chosen.instance.build(data.input_shape, data.outputs)
+    with blaming(chosen.instance):
+        model = chosen.instance.build(data.input_shape, data.outputs)
     if not isinstance(model, nn.Module):
         raise PluginError(f"model {chosen.name!r} gave {type(model).__name__}, no nn.Module")
     return model
+
+
+KEPT = 16
+"""Feature spaces that are kept, with their data: as many as the worlds of a scenario need."""
 
 
 class Spaces:
@@ -127,6 +144,8 @@ class Spaces:
             self._learned[name] = space
         else:
             self._built[key] = data, space
+            if len(self._built) > KEPT:
+                self._built.pop(next(iter(self._built)))
         return space
 
 

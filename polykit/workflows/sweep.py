@@ -93,7 +93,7 @@ def carry_out(
                         failures[name] = str(error)
         store.collect(meta["cells"])
         status = "failed" if failures else "complete"
-    except PolykitError:
+    except Exception:
         status = "failed"
         raise
     finally:
@@ -113,19 +113,15 @@ def _blocked(cell: Cell, failures: dict[str, str]) -> bool:
     return bool(lost)
 
 
-def alone(work: Callable[[Any], None]) -> Callable[[Sequence[Cell]], Failures]:
-    """Make work on a group of the work on one cell."""
-
-    def each(cells: Sequence[Cell]) -> Failures:
-        failures: dict[str, PolykitError] = {}
-        for cell in cells:
-            try:
-                work(cell)
-            except PolykitError as error:
-                failures[cell.name] = error
-        return failures
-
-    return each
+def one_by_one(work: Callable[[Any], None], cells: Sequence[Cell]) -> Failures:
+    """Do the work on each cell of a group by itself."""
+    failures: dict[str, PolykitError] = {}
+    for cell in cells:
+        try:
+            work(cell)
+        except PolykitError as error:
+            failures[cell.name] = error
+    return failures
 
 
 def groups_of(cells: Sequence[Cell], size: int) -> list[Sequence[Cell]]:

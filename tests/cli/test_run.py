@@ -87,7 +87,10 @@ def test_plan_counts_networks_and_writes_nothing(polykit):
         ('workflow = "laboratory"\nseed = 1', "unknown key 'seed'. Did you mean 'seeds'?"),
         ('workflow = "laboratory"', "scenarios in broken.toml: is missing"),
         (SMALL.replace("[0.4]", "[1.4]"), "ratio 1.4 is outside (0, 1)"),
-        (SMALL.replace('name = "tiny"', 'nam = "tiny"'), "scenarios in broken.toml: 0.nam 'tiny': Extra inputs"),
+        (
+            SMALL.replace('name = "tiny"', 'nam = "tiny"'),
+            "scenarios in broken.toml: 0.nam 'tiny': Extra inputs",
+        ),
         ("workflow = ", "is no TOML"),
     ],
 )
@@ -106,7 +109,10 @@ def test_usage(polykit):
     assert "KEY=VALUE" in polykit("run", "small.toml", "--set", "seeds").err
     done = polykit("run", "small.toml", "--resume", "lab")
     assert (done.code, "drop the file" in done.err) == (2, True)
-    assert "unknown key 'sedes'" in polykit("run", "small.toml", "--set", "sedes=[1]").err
+    assert (
+        "no option 'sedes'. Did you mean 'seeds'?"
+        in polykit("run", "small.toml", "--set", "sedes=[1]").err
+    )
 
 
 def test_resume_goes_on(polykit):

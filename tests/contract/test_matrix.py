@@ -15,6 +15,7 @@ NAMES = {
     kind: [found.entry.name for found in REGISTRY.entries(kind)]
     for kind in ("pruner", "metric", "model", "dataset")
 }
+NAMES["dataset"].remove("toy")  # another name of feature-model
 MODELS = {"mlp": "mlp:widths=8", "factory": "own_model:make"}
 OTHER_MODELS = ["squeezenet1_1"]
 """torchvision's names are no entries; one stands for the convnets."""
@@ -76,9 +77,8 @@ def expected_refusal(dataset, model, metric):
     """The combinations that cannot make sense, each with a word of its reason."""
     if dataset in ("cifar10", "mnist", "fashion-mnist"):
         return "root"
-    known_features = dataset in ("toy", "feature-model")
-    if model == "squeezenet1_1" and (known_features or dataset == "digits"):
+    if model == "squeezenet1_1" and dataset in ("digits", "feature-model"):
         return "squeezenet1_1"
-    if known_features and metric in ("accuracy", "selectivity"):
+    if dataset == "feature-model" and metric in ("accuracy", "selectivity"):
         return "class"
     return ""

@@ -132,6 +132,28 @@ def test_convolutions_train_together():
     assert accuracies == [h.epochs[0].validation_accuracy for h in expected]
 
 
+def test_grouped_convolutions_of_other_widths_are_not_padded():
+    def network(seed, channels):
+        with seeded(seed, "test"):
+            layers = [nn.Conv2d(2, channels, 1, groups=2), nn.ReLU(), nn.Flatten()]
+            return nn.Sequential(*layers, nn.Linear(channels * 4, 2))
+
+    x, y = (
+        torch.randn(40, 2, 2, 2, generator=torch.Generator().manual_seed(0)),
+        torch.arange(40) % 2,
+    )
+    splits = [TensorSplit(x[part::2], y[part::2]) for part in (0, 1, 1)]
+    data = Data("pictures", *splits, "classification", (2, 2, 2), 2)
+    _, _, worst = gap([Job(network(s, 4 + 4 * s), data, s) for s in (0, 1)], TrainingConfig())
+    assert worst <= AN_EPOCH
+
+
+def test_dropout_of_everything_is_no_division_by_zero():
+    jobs = [Job(chain(seed, dropout=1.0), world(seed), seed) for seed in range(2)]
+    _, _, worst = gap(jobs, TrainingConfig(batch_size=16))
+    assert worst <= AN_EPOCH
+
+
 def test_company_and_its_size_change_nothing_but_rounding():
     config = TrainingConfig(lr=0.01, batch_size=16)
     results = []
@@ -224,5 +246,5 @@ def test_state_is_left_as_training_leaves_it():
 
 def test_a_diverging_network_is_an_error():
     jobs = [Job(chain(s), world(s), s) for s in range(2)]
-    with pytest.raises(TrainingError, match=r"loss became .* smaller --lr than 1e\+20"):
+    with pytest.raises(TrainingError, match=r"loss became .* smaller lr than 1e\+20"):
         train_together(jobs, TrainingConfig(optimizer="sgd", lr=1e20), 5, device=CPU)

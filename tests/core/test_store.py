@@ -15,7 +15,11 @@ META = {"status": "running", "config": {}, "workflow": "analyze"}
 def result(value=1.0):
     row = {"seed": 0, "pruner": "p", "density": 0.5, "achieved_density": 0.5, "stage": "pruned"}
     row |= {"metric": "m", "layer": "all", "statistic": "s", "value": value}
-    return CellResult({"rows": pd.DataFrame([row])}, {"t.safetensors": tensor_bytes({"x": torch.arange(3)})}, ("note",))
+    return CellResult(
+        {"rows": pd.DataFrame([row])},
+        {"t.safetensors": tensor_bytes({"x": torch.arange(3)})},
+        ("note",),
+    )
 
 
 def test_round_trip_and_same_bytes(tmp_path):
@@ -110,6 +114,10 @@ def test_damaged_tables_are_said(tmp_path):
     (store.path / "rows.parquet").write_bytes(b"PAR1nonsense")
     with pytest.raises(RunError, match=r"rows\.parquet"):
         store.load()
+    store.write_cell("one", result())
+    (store.cell("one") / "rows.parquet").write_bytes(b"PAR1nonsense")
+    with pytest.raises(RunError, match=r"rm -r .*cells/one && polykit run --resume .*run$"):
+        store.collect(["one"])
 
 
 def test_names_of_new_runs_do_not_meet(tmp_path):

@@ -154,7 +154,7 @@ def test_removed_weights_stay_zero_and_random_state_is_left_alone(data):
 
 def test_divergence_is_said(data):
     config = TrainingConfig(optimizer="sgd", lr=1e30)
-    with pytest.raises(TrainingError, match="smaller --lr"):
+    with pytest.raises(TrainingError, match="smaller lr"):
         train(network(), data, config, 5, seed=0, device=CPU)
 
 

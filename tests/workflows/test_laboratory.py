@@ -114,7 +114,8 @@ def test_dropout_starts_from_the_same_weights(run):
 
 def test_scratch_starts_afresh_and_random_keeps_other_units(run):
     table = run.saved.tables["epochs"]
-    start = table[(table["epoch"] == 0) & (table["metric"] == "loss") & (table["ratio"] == 0.5)]
+    start = table[(table["epoch"] == 0) & (table["metric"] == "ig") & (table["ratio"] == 0.5)]
+    start = start[start["layer"] == "all"]
     values = start.pivot_table(index=["dropout", "seed"], columns="arm", values="value")
     assert (values["pruned"] != values["random"]).all()
     assert (values["pruned"] != values["scratch"]).all()
@@ -193,6 +194,7 @@ def test_hooks_hear_of_cells_and_epochs(tmp_path):
         ({"scenarios": [{**TINY, "dataset": "toy:seed=3"}]}, "seed of 'toy:seed=3' is set by"),
         ({"scenarios": [{**TINY, "model": "mlp:dropout=0.2"}]}, "takes no dropout"),
         ({"options": {"force": {"rounds": 2}}}, "no plugin 'force' takes part"),
+        ({"metrics": ("lettercount",)}, "no metric is called"),
         ({"metrics": ("igg",)}, "no metric is called 'igg'.*'ig'"),
     ],
 )
@@ -200,6 +202,34 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path, changes, mess
     with pytest.raises(UsageError, match=message):
         session.run(config(**changes), REGISTRY, out=tmp_path / "lab")
     assert not (tmp_path / "lab").exists()
+
+
+def test_learned_features_follow_the_network_as_it_trains(tmp_path):
+    """Each epoch is measured with the dictionary of that epoch's network, alone or in company."""
+    changes = {
+        "metrics": ("ig:features=dictionary",),
+        "options": {"dictionary": {"epochs": 2, "size": 8}},
+        "arms": ("unpruned",),
+        "dropouts": (0.0,),
+    }
+    tables = []
+    for ensemble in (1, 4):
+        out = tmp_path / str(ensemble)
+        found = session.run(config(**changes, ensemble=ensemble), REGISTRY, out=out)
+        tables.append(found.epochs.set_index([*NETWORK, "epoch", "layer"])["value"])
+    pd.testing.assert_series_equal(tables[0], tables[1], rtol=1e-2)
+    assert tables[0].groupby(level="epoch").mean().nunique() == 3
+
+
+def test_the_network_at_fault_is_named(tmp_path):
+    changes = {"pruner": "structured:at_least=6", "arms": ("pruned",), "dropouts": (0.0,)}
+    found = session.run(config(**changes), REGISTRY, out=tmp_path / "lab")
+    (message,) = found.failures.values()
+    assert message.startswith("seed 0, ratio 0.5: ")
+
+
+def test_arms_named_twice_are_one():
+    assert config(arms=("pruned", "pruned")).arms == ("pruned",)
 
 
 @pytest.mark.parametrize(

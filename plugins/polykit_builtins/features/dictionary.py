@@ -30,6 +30,10 @@ STEPS, EPOCHS = 5000, 200
 """How long to train: about so many steps, but no more passes than that."""
 
 
+INPUT = "input"
+"""The name of the model's input where a layer is asked for."""
+
+
 class Dictionary(FeatureSpacePlugin):
     """Directions that a sparse autoencoder finds in a layer's activations on the training data.
 
@@ -46,7 +50,6 @@ class Dictionary(FeatureSpacePlugin):
     Cunningham et al. 2023; Bricken et al. 2023; Gao et al. 2024 (top-k).
     """
 
-    depends_on_model: ClassVar[bool] = True
     argument: ClassVar[str] = "layer"
 
     layer: str = Field(
@@ -67,6 +70,11 @@ class Dictionary(FeatureSpacePlugin):
     batch_size: int = Field(64, ge=1, description="activations per training step")
     samples: int = Field(10_000, ge=1, description="activations kept, at most")
     seed: int = Field(0, ge=0, description="seed of the choice of activations and of the training")
+
+    @property
+    def depends_on_model(self) -> bool:
+        """Inputs are the same for every network, activations are not."""
+        return self.layer != INPUT
 
     def build(self, subject: Subject) -> FeatureSpace:
         """Read activations on the training split and learn directions from them.
@@ -105,7 +113,7 @@ class Dictionary(FeatureSpacePlugin):
         picked = (starts + torch.arange(each) * positions // each) % positions
         parts, sums, count = [], torch.zeros(()), 0
         for values in _values(subject, layer, order.sort().values):
-            sums = sums + values.double().sum(dim=0).cpu()
+            sums = sums + values.cpu().double().sum(dim=0)
             maps = values.flatten(1).unsqueeze(2) if not layer else values.unsqueeze(-1).flatten(2)
             chosen = picked[count : count + len(maps)].to(maps.device).unsqueeze(1)
             vectors = maps.gather(2, chosen.expand(-1, maps.shape[1], -1))
@@ -157,7 +165,7 @@ class Dictionary(FeatureSpacePlugin):
 
     def _entry(self, trace: Trace) -> str:
         """Return the layer at which features enter, empty for the input."""
-        if self.layer == "input":
+        if self.layer == INPUT:
             return ""
         if self.layer:
             first, *more = select_layers(trace, [self.layer])

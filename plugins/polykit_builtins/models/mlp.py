@@ -64,13 +64,24 @@ class Mlp(Model):
         layers["output"] = self._linear(size, outputs)
         return nn.Sequential(layers)
 
+    def redraw(self, network: nn.Module) -> None:
+        """Draw all weights anew, as `init` says."""
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+                self._draw(module)
+
     def _linear(self, inputs: int, outputs: int) -> nn.Linear:
         layer = nn.Linear(inputs, outputs)
+        self._draw(layer)
+        return layer
+
+    def _draw(self, layer: nn.Linear) -> None:
+        """Draw the weights of a layer that PyTorch has drawn already."""
         if self.init == "torch":
-            return layer
+            return
         if self.init == "glorot":
             nn.init.xavier_uniform_(layer.weight)
         else:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
         nn.init.zeros_(layer.bias)
-        return layer

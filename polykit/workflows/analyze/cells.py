@@ -301,7 +301,8 @@ class _Network:
         """Become what the pruner left; keep which parts those are."""
         if isinstance(found, Smaller):
             self._cut, self.model = found, found.model
-            self._trace = trace(found.model, next(self._setup.data.test.batches(1))[0])
+            example = next(self._setup.data.test.batches(1))[0].to(self._setup.device)
+            self._trace = trace(found.model, example)
             units = {f"units/{layer}": kept for layer, kept in found.units.items()}
             self._tensors["units.safetensors"] = tensor_bytes(units)
             self._notices += [f"{self.cell.name}: {line}" for line in found.notices]

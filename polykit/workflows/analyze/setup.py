@@ -179,7 +179,7 @@ def resolve(
         with seeded(config.seeds[0], "init"):
             probe = build_model(chosen_model, data)
     else:
-        chosen_model, probe = model, copy.deepcopy(model)
+        chosen_model, probe = model, copy.deepcopy(model).cpu()
         model_record = {"name": config.model, "distribution": "", "weights": _digest(model)}
     if config.checkpoint is not None:
         load_weights(probe, Path(config.checkpoint))

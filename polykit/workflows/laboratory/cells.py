@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from polykit.api import StructuralPruner
-from polykit.errors import PluginError
+from polykit.errors import PluginError, PolykitError
 from polykit.runtime.addressing import select_layers
 from polykit.runtime.blame import blaming
 from polykit.runtime.ensemble import Job, train_together
@@ -28,13 +28,13 @@ from polykit.runtime.training import Epoch
 from polykit.types import Data, Smaller, Subject
 from polykit.workflows.laboratory.setup import WORLD, Cell, Laboratory
 from polykit.workflows.measuring import headlines, measure
-from polykit.workflows.sweep import Phase, alone, carry_out, environment
+from polykit.workflows.sweep import Phase, carry_out, environment, groups_of, one_by_one
 
 SCORE_SAMPLES = 1024
 """Training samples that a pruner may look at."""
 
-TOGETHER = 24
-"""Networks that train at once, unless the configuration says otherwise."""
+TOGETHER, LARGEST = 24, 2**23
+"""Networks that train at once, and parameters that they may have in all."""
 
 MODELS = "models.safetensors"
 
@@ -76,7 +76,7 @@ def run(laboratory: Laboratory, store: RunStore) -> dict[str, str]:
     ]
     return carry_out(
         [
-            Phase(alone(partial(work, laboratory, store)), [[cell] for cell in cells])
+            Phase(partial(one_by_one, partial(work, laboratory, store)), groups_of(cells, 1))
             for work, cells in phases
         ],
         store,
@@ -127,7 +127,10 @@ def arm_cell(laboratory: Laboratory, store: RunStore, cell: Cell) -> None:
             networks.append(whole)
             continue
         for ratio in laboratory.config.ratios:
-            cut = _cut(laboratory, whole, ratio)
+            try:
+                cut = _cut(laboratory, whole, ratio)
+            except PolykitError as error:
+                raise type(error)(f"seed {seed}, ratio {ratio:g}: {error}") from error
             network = _Network(laboratory, cell, seed, data, cut.model, ratio, cut, whole.units)
             networks.append(network)
     _train(laboratory, cell, networks, fresh=cell.arm == "scratch")
@@ -146,9 +149,7 @@ def _cut(laboratory: Laboratory, dense: _Network, ratio: float) -> Smaller:
         return keep_units(model, dense.example, units)
     fresh = keep_units(model, dense.example, pruned.units)
     with seeded(seed, "fresh", ratio):
-        for module in fresh.model.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
+        laboratory.models[dense.cell.scenario, dense.cell.dropout].instance.redraw(fresh.model)
     return fresh
 
 
@@ -197,14 +198,26 @@ def _train(
             model=network.model,
         )
 
-    train_together(
+    histories = train_together(
         [Job(network.model, network.data, network.seed) for network in networks],
         config.training.model_copy(update={"lr": lr}),
         epochs,
         device=laboratory.device,
-        together=config.ensemble or TOGETHER,
+        together=config.ensemble or _together(networks),
         on_epoch=tell,
     )
+    for network, history in zip(networks, histories, strict=True):
+        if not history.reached:
+            network.notices.append(
+                f"{cell.name}, seed {network.seed}, ratio {network.ratio:g}: never reached the "
+                f"validation loss {config.stop_loss:g}"
+            )
+
+
+def _together(networks: Sequence[_Network]) -> int:
+    """How many networks to train at once, unless the configuration says it."""
+    largest = max(sum(p.numel() for p in n.model.parameters()) for n in networks)
+    return max(1, min(TOGETHER, LARGEST // largest))
 
 
 def _write(
@@ -279,12 +292,13 @@ class _Network:
 
     def look(self, epoch: int) -> None:
         """Take down the headline of each metric asked for, as it is after an epoch."""
-        found = headlines(self.laboratory.asked, self.subject)
+        # a copy, for it is another network now, and what was learned from the last one is stale
+        found = headlines(self.laboratory.asked, replace(self.subject))
         self.epochs += [{**self.place, "epoch": epoch, **row} for row in found]
 
     def measure(self) -> list[dict[str, Any]]:
         """Return the rows of every metric."""
-        found = measure(self.laboratory.metrics, self.subject)
+        found = measure(self.laboratory.metrics, replace(self.subject))
         self.notices += found.notices
         return [{**self.place, **row} for row in found.rows]
 

@@ -56,6 +56,10 @@ class LaboratoryConfig(SweepConfig):
     epochs: int = Field(50, ge=1, description="training epochs of dense and fresh networks")
     retrain_epochs: int = Field(50, ge=1, description="training epochs after pruning, or without")
     retrain_lr: float = Field(0.01, gt=0, description="learning rate after pruning, or without")
+    ensemble: int | None = Field(
+        None, ge=1, description="networks trained at once; 24, or fewer if they are large"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores")
     min_ceiling: float = Field(
         MIN_CEILING,
         ge=0,
@@ -70,6 +74,11 @@ class LaboratoryConfig(SweepConfig):
             if not 0 < ratio < 1:
                 raise ValueError(f"ratio {ratio:g} is outside (0, 1); 0.3 removes three tenths")
         return tuple(sorted(set(ratios)))
+
+    @field_validator("arms")
+    @classmethod
+    def _once(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        return tuple(dict.fromkeys(arms))
 
     @field_validator("dropouts")
     @classmethod

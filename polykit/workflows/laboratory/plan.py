@@ -51,7 +51,7 @@ def make_plan(laboratory: Laboratory) -> Plan:
         cells=[c.name for c in [*laboratory.worlds, *laboratory.dense, *laboratory.arms]],
         scenarios=[scenario.name for scenario in config.scenarios],
         pruner=config.pruner,
-        metrics=list(laboratory.metrics),
+        metrics=list(laboratory.asked),
         ratios=list(config.ratios),
         dropouts=list(config.dropouts),
         seeds=list(config.seeds),

@@ -26,6 +26,7 @@ from polykit.workflows.plugins import (
     create,
     load_data,
     metric_record,
+    restore_data,
 )
 
 PLAIN_METRICS = ("loss", "parameters")
@@ -122,18 +123,15 @@ class Laboratory:
         ]
 
     def make(self, scenario: str, seed: int) -> Data:
-        """Make a world anew, and keep it for the cells to come."""
-        data = load_data(self.datasets[scenario, seed])
-        self._worlds[scenario, seed] = data
-        return data
+        """Make a world anew."""
+        return load_data(self.datasets[scenario, seed])
 
     def data(self, store: RunStore, scenario: str, seed: int) -> Data:
-        """Return a world whose cell is done."""
+        """Return a world whose cell is done; those of one scenario at a time are kept."""
         if (scenario, seed) not in self._worlds:
-            cell = Cell(scenario, "world", seed=seed)
-            truth = store.read_tensors(cell.name, WORLD)
-            data = self.datasets[scenario, seed].instance.restore(truth)
-            self._worlds[scenario, seed] = data
+            self._worlds = {key: data for key, data in self._worlds.items() if key[0] == scenario}
+            truth = store.read_tensors(Cell(scenario, "world", seed=seed).name, WORLD)
+            self._worlds[scenario, seed] = restore_data(self.datasets[scenario, seed], truth)
         return self._worlds[scenario, seed]
 
     def build(self, scenario: str, dropout: float, seed: int, data: Data) -> nn.Module:
@@ -155,6 +153,12 @@ def resolve(config: LaboratoryConfig, registry: Registry) -> Laboratory:
         raise UsageError(
             f"pruner {pruner.name!r} gives a mask; the laboratory needs one that removes units, "
             f"such as structured"
+        )
+    asked = next(c for c in metrics.values() if c.spec == config.metrics[0])
+    if not asked.instance.headline:
+        raise UsageError(
+            f"metric {asked.name!r} has no headline statistic, so no question can be asked of it; "
+            f"put another one first"
         )
     datasets = {
         (scenario.name, seed): _seeded_dataset(scenario, seed, registry, config)
