@@ -85,12 +85,12 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """Training curves."""
-        return self.saved.tables["history"]
+        return self._table("history")
 
     @property
     def epochs(self) -> pd.DataFrame:
         """Headlines after each epoch, of the metrics that were tracked."""
-        return self.saved.tables["epochs"]
+        return self._table("epochs")
 
     def _table(self, name: str) -> pd.DataFrame:
         tables = self.saved.tables

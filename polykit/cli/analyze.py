@@ -15,7 +15,15 @@ from polykit.cli import settings
 from polykit.cli.group import state_of
 from polykit.cli.output import print_json, say
 from polykit.cli.results import carry_out
-from polykit.cli.runs import PANEL, RUNS, JsonOption, OutOption, ReportOption, RunsDirOption
+from polykit.cli.runs import (
+    PANEL,
+    RUNS,
+    JsonOption,
+    OutOption,
+    ReportOption,
+    ResumeOption,
+    RunsDirOption,
+)
 from polykit.errors import UsageError
 from polykit.registry import Registry
 from polykit.workflows.analyze.config import FLAGS, AnalyzeConfig
@@ -84,10 +92,7 @@ def analyze(
         bool,
         typer.Option("--dry-run", help="Show the plan and its cost.", rich_help_panel=PANEL),
     ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=PANEL),
-    ] = None,
+    resume: ResumeOption = None,
     out: OutOption = None,
     runs_dir: RunsDirOption = RUNS,
     as_json: JsonOption = False,

@@ -14,7 +14,15 @@ from polykit.cli import settings
 from polykit.cli.group import state_of
 from polykit.cli.output import print_json, say
 from polykit.cli.results import carry_out
-from polykit.cli.runs import PANEL, RUNS, JsonOption, OutOption, ReportOption, RunsDirOption
+from polykit.cli.runs import (
+    PANEL,
+    RUNS,
+    JsonOption,
+    OutOption,
+    ReportOption,
+    ResumeOption,
+    RunsDirOption,
+)
 from polykit.errors import UsageError, did_you_mean
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.configs import CONFIGS
@@ -49,10 +57,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan.", rich_help_panel=PANEL)
     ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=PANEL),
-    ] = None,
+    resume: ResumeOption = None,
     out: OutOption = None,
     runs_dir: RunsDirOption = RUNS,
     as_json: JsonOption = False,

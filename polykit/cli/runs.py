@@ -36,6 +36,10 @@ RunsDirOption = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Continue an interrupted run.", rich_help_panel=PANEL),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(

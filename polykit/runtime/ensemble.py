@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +51,16 @@ _PLAIN = (
 
 @dataclass(frozen=True)
 class Job:
-    """One network to train in place, on which data, from which seed, under which mask."""
+    """One network to train in place, on which data, from which seed, under which mask.
+
+    `checkpoint` is where its state is kept meanwhile, if it trains alone.
+    """
 
     model: nn.Module
     data: Data
     seed: int
     mask: Mask | None = None
+    checkpoint: Path | None = None
 
 
 def train_together(
@@ -93,6 +98,7 @@ def train_together(
                     seed=job.seed,
                     device=device,
                     mask=job.mask,
+                    checkpoint=job.checkpoint,
                     on_epoch=tells[0],
                 )
             ]

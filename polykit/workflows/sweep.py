@@ -16,6 +16,7 @@ from polykit.errors import PolykitError
 from polykit.registry import Registry
 from polykit.runtime.devices import cpu_threads
 from polykit.runtime.store import RunStore
+from polykit.workflows.config import SweepConfig
 
 _log = logging.getLogger("polykit")
 
@@ -129,7 +130,31 @@ def groups_of(cells: Sequence[Cell], size: int) -> list[Sequence[Cell]]:
     return [cells[start : start + size] for start in range(0, len(cells), size)]
 
 
-def environment(device: torch.device, threads: int) -> dict[str, Any]:
+def record(
+    workflow: str,
+    config: SweepConfig,
+    plugins: Mapping[str, Any],
+    cells: Sequence[Cell],
+    command: str,
+    device: torch.device,
+    threads: int,
+) -> dict[str, Any]:
+    """Return what `run.json` holds of every sweep at its start."""
+    return {
+        "polykit": version("polykit"),
+        "workflow": workflow,
+        "status": "running",
+        "config": config.model_dump(mode="json"),
+        "plugins": dict(plugins),
+        "environment": _environment(device, threads),
+        "cells": [cell.name for cell in cells],
+        "failures": {},
+        "notices": [],
+        "command": command,
+    }
+
+
+def _environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What else decides the numbers: versions, device, threads, and the state of the checkout."""
     libraries: Collection[str] = (
         "torch",

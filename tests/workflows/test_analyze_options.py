@@ -40,7 +40,9 @@ def test_a_network_that_diverges_does_not_take_its_ensemble_along(tmp_path, monk
     real = cells.train_together
 
     def train_together(jobs, *arguments, **more):
-        raise TrainingError("the loss became nan in epoch 1")
+        if len(jobs) > 1:
+            raise TrainingError("the loss became nan in epoch 1")
+        return real(jobs, *arguments, **more)
 
     monkeypatch.setattr(cells, "train_together", train_together)
     run = analyze(tmp_path / "run", ensemble=4)

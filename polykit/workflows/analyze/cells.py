@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from typing import Any, cast
 
 import pandas as pd
@@ -27,21 +25,19 @@ from polykit.types import Mask, Smaller, Subject
 from polykit.workflows.analyze.setup import DENSE, Cell, Setup
 from polykit.workflows.config import MIN_CEILING
 from polykit.workflows.measuring import headlines, measure
-from polykit.workflows.sweep import Failures, Phase, carry_out, environment, groups_of
+from polykit.workflows.sweep import Failures, Phase, carry_out, groups_of, record
 
 
 def describe(setup: Setup, command: str) -> dict[str, Any]:
     """Return the content of `run.json` at the start of a run."""
-    data = setup.data
+    data, cells = setup.data, [*setup.dense_cells, *setup.pruned_cells]
+    common = record(
+        "analyze", setup.config, setup.plugins, cells, command, setup.device, setup.threads
+    )
     return {
-        "polykit": version("polykit"),
-        "workflow": "analyze",
-        "status": "running",
-        "config": setup.config.model_dump(mode="json"),
-        "plugins": setup.plugins,
+        **common,
         "epochs": {"train": setup.epochs, "retrain": setup.retrain_epochs},
         "layers": list(setup.layers),
-        "environment": environment(setup.device, setup.threads),
         "data": {
             "name": data.name,
             "task": data.task,
@@ -53,10 +49,6 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
             "card": [vars(fact) for fact in data.card()],
             "skipped": [],
         },
-        "cells": [cell.name for cell in [*setup.dense_cells, *setup.pruned_cells]],
-        "failures": {},
-        "notices": [],
-        "command": command,
     }
 
 
@@ -106,7 +98,7 @@ def dense_cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failure
     networks = {cell: _Network(setup, cell, setup.build(cell.seed)) for cell in cells}
     failures = _train(setup, store, networks, "train", setup.epochs)
     if failures and len(cells) > 1:  # one network spoils an ensemble, so each for itself
-        return dict(ChainMap(*(dict(dense_cells(setup, store, [cell])) for cell in cells)))
+        return _apart(dense_cells, setup, store, cells)
     for cell, network in networks.items():
         if cell.name not in failures:
             weights = {"model.safetensors": tensor_bytes(network.model.state_dict())}
@@ -122,13 +114,23 @@ def pruned_cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failur
         _attempt(failures, cell, partial(_pruned, setup, store, cell, networks))
     spoilt = _train(setup, store, networks, "retrain", setup.retrain_epochs)
     if spoilt and len(cells) > 1:
-        return dict(ChainMap(*(dict(pruned_cells(setup, store, [cell])) for cell in cells)))
+        return _apart(pruned_cells, setup, store, cells)
     failures |= spoilt
     stage = "retrained" if setup.retrain_epochs else ""
     for cell, network in networks.items():
         if cell.name not in failures:
             _attempt(failures, cell, partial(_finish, store, network, stage, {}))
     return failures
+
+
+def _apart(
+    work: Callable[[Setup, RunStore, Sequence[Cell]], Failures],
+    setup: Setup,
+    store: RunStore,
+    cells: Sequence[Cell],
+) -> Failures:
+    """Do the work of a group cell by cell, from the start."""
+    return {n: error for cell in cells for n, error in work(setup, store, [cell]).items()}
 
 
 def _attempt(failures: dict[str, PolykitError], cell: Cell, work: Callable[[], None]) -> None:
@@ -168,32 +170,20 @@ def _train(
     config, cells = setup.config, list(networks)
     members = [networks[cell] for cell in cells]
     tells = [network.on_epoch(phase, epochs) for network in members]
+    # what was tracked before an interruption is not in a checkpoint
+    places = [None if setup.tracked else store.scratch(cell.name) for cell in cells]
     try:
-        if len(cells) == 1:
-            (cell,), (network,) = cells, members
-            histories = [
-                train(
-                    network.model,
-                    setup.data,
-                    config.training,
-                    epochs,
-                    seed=cell.seed,
-                    device=setup.device,
-                    mask=network.mask,
-                    # what was tracked before an interruption is not in a checkpoint
-                    checkpoint=None if setup.tracked else store.scratch(cell.name),
-                    on_epoch=tells[0],
-                )
-            ]
-        else:
-            histories = train_together(
-                [Job(n.model, setup.data, n.cell.seed, n.mask) for n in members],
-                config.training,
-                epochs,
-                device=setup.device,
-                together=setup.ensemble,
-                on_epoch=lambda place, epoch: tells[place](epoch),
-            )
+        histories = train_together(
+            [
+                Job(n.model, setup.data, n.cell.seed, n.mask, place)
+                for n, place in zip(members, places, strict=True)
+            ],
+            config.training,
+            epochs,
+            device=setup.device,
+            together=setup.ensemble,
+            on_epoch=lambda place, epoch: tells[place](epoch),
+        )
     except PolykitError as error:
         return {cell.name: error for cell in cells}
     for network, history in zip(members, histories, strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
@@ -28,7 +27,7 @@ from polykit.runtime.training import Epoch
 from polykit.types import Data, Smaller, Subject
 from polykit.workflows.laboratory.setup import WORLD, Cell, Laboratory
 from polykit.workflows.measuring import headlines, measure
-from polykit.workflows.sweep import Phase, carry_out, environment, groups_of, one_by_one
+from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
 
 SCORE_SAMPLES = 1024
 """Training samples that a pruner may look at."""
@@ -43,27 +42,20 @@ def describe(laboratory: Laboratory, command: str) -> dict[str, Any]:
     """Return the content of `run.json` at the start of a run."""
     config, metrics = laboratory.config, laboratory.metrics
     label = next(label for label in metrics if metrics[label].spec == config.metrics[0])
-    record = next(r for r in laboratory.plugins["metrics"] if r["label"] == label)
-    column = record["columns"][record["headline"]]
+    asked = next(r for r in laboratory.plugins["metrics"] if r["label"] == label)
+    column = asked["columns"][asked["headline"]]
+    cells = [*laboratory.worlds, *laboratory.dense, *laboratory.arms]
+    device, threads = laboratory.device, laboratory.threads
     return {
-        "polykit": version("polykit"),
-        "workflow": "laboratory",
-        "status": "running",
-        "config": config.model_dump(mode="json"),
-        "plugins": laboratory.plugins,
+        **record("laboratory", config, laboratory.plugins, cells, command, device, threads),
         "headline": {
             "metric": label,
-            "statistic": record["headline"],
+            "statistic": asked["headline"],
             "summary": column["summary"],
             "unit": column["unit"],
         },
         "scenarios": [scenario.model_dump() for scenario in config.scenarios],
         "threshold": {"label_ceiling": config.min_ceiling},
-        "environment": environment(laboratory.device, laboratory.threads),
-        "cells": [c.name for c in [*laboratory.worlds, *laboratory.dense, *laboratory.arms]],
-        "failures": {},
-        "notices": [],
-        "command": command,
     }
 
 
