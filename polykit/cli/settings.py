@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -22,22 +23,63 @@ from polykit.errors import UsageError, did_you_mean
 from polykit.workflows.config import value_text
 
 Config = TypeVar("Config", bound=BaseModel)
-ENVIRONMENT = "POLYKIT_ANALYZE_"
 
 
-def parameters(
-    config: type[BaseModel], flags: Mapping[str, str], panels: Mapping[str, str], panel: str
-) -> list[inspect.Parameter]:
-    """Return a command's parameter for every field of `config` but tables.
+@dataclass(frozen=True)
+class Layout:
+    """How a command shows its options.
 
-    `flags` names the options that are not called like their field, `panels` the help panel of a
-    field, `panel` that of the others. Values arrive as text, or None if not given.
+    `flags` names the options that are not called like their field, `places` the help panel of a
+    field, `rest` that of the others; `panels` is the order of the panels. `environment` begins the
+    names of the variables that can set a field.
     """
-    return [
-        _parameter(name, field, flags.get(name, flag_of(name)), panels.get(name, panel))
-        for name, field in config.model_fields.items()
-        if not _is_table(field)
+
+    flags: Mapping[str, str]
+    places: Mapping[str, str]
+    rest: str
+    panels: Sequence[str]
+    environment: str
+
+
+def add_fields(command: Callable[..., None], config: type[BaseModel], layout: Layout) -> None:
+    """Give `command` an option for every field of `config`, beside its own.
+
+    Values arrive in its `**fields` as text, or None if not given.
+    """
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    every = [
+        *parameters(config, layout),
+        *(p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD),
     ]
+
+    def place(parameter: inspect.Parameter) -> int:
+        """Where in the help an option belongs; the context comes first."""
+        option = (getattr(parameter.annotation, "__metadata__", None) or (None,))[0]
+        return layout.panels.index(option.rich_help_panel) if option else -1
+
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in sorted(every, key=place)]
+    )
+
+
+def parameters(config: type[BaseModel], layout: Layout) -> list[inspect.Parameter]:
+    """Return a command's parameter for every field of `config`, tables of `options` included."""
+    return [
+        (_table if _is_table(field) else _parameter)(name, field, layout)
+        for name, field in config.model_fields.items()
+    ]
+
+
+def origins(ctx: typer.Context) -> dict[str, str]:
+    """Map what the user gave to how it was given: an option, or an environment variable."""
+    found = {}
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            found[parameter.name or ""] = parameter.opts[-1]
+        elif source is not None and source.name == "ENVIRONMENT":
+            found[parameter.name or ""] = str(parameter.envvar)
+    return found
 
 
 def flag_of(name: str) -> str:
@@ -49,7 +91,8 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _parameter(name: str, field: FieldInfo, flag: str, panel: str) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, layout: Layout) -> inspect.Parameter:
+    flag = layout.flags.get(name, flag_of(name))
     default = default_of(field)
     about = [] if _is_list(field) else [bounds_text(field)]
     about += [] if default is None else [f"default: {value_text(default).replace(',', ' ')}"]
@@ -60,15 +103,31 @@ def _parameter(name: str, field: FieldInfo, flag: str, panel: str) -> inspect.Pa
         "/".join(names),
         metavar=None if field.annotation is bool else _metavar(field),
         help=escape(f"{field.description}{f' ({more})' * bool(more)}.{again}"),
-        envvar=ENVIRONMENT + name.upper(),
+        envvar=layout.environment + name.upper(),
         show_envvar=False,
         show_default=False,
-        rich_help_panel=panel,
+        rich_help_panel=layout.places.get(name, layout.rest),
     )
     kind: Any = list[str] | None if _is_list(field) else str | None
     if field.annotation is bool:
         kind = bool | None
     annotation = Annotated[kind, option]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
+
+
+def _table(name: str, field: FieldInfo, layout: Layout) -> inspect.Parameter:
+    """The option that sets entries of a table, which `read_options` reads."""
+    option = typer.Option(
+        "-o",
+        "--option",
+        metavar="KEY=VALUE",
+        help="Set an option of a plugin, e.g. force.rounds=5. Repeatable.",
+        envvar=layout.environment + name.upper(),
+        show_envvar=False,
+        rich_help_panel=layout.places.get(name, layout.rest),
+    )
+    annotation = Annotated[list[str] | None, option]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 

@@ -22,3 +22,8 @@ class TrainingConfig(BaseModel):
         description="end after all epochs, at a validation loss, or keep the best validation epoch",
     )
     stop_loss: float = Field(0.2, gt=0, description="validation loss at which stop=loss ends")
+
+    @property
+    def training(self) -> TrainingConfig:
+        """These options alone, without those that a subclass adds."""
+        return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from polykit.runtime.training_config import TrainingConfig
 
@@ -15,15 +16,11 @@ MIN_CEILING = 0.75
 """Share of the labels' variance that the true features must explain for labels to mean much."""
 
 
-class SweepConfig(TrainingConfig):
-    """How to train, measure and compute, whatever the sweep is about. Immutable."""
+class SweepConfig(BaseModel):
+    """How to compute, whatever the sweep is about. Immutable."""
 
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the repetitions")
-    layers: tuple[str, ...] = Field(("*",), description="layers to measure (globs)")
-    eval_batch_size: int = Field(512, ge=1, description="samples per chunk of a measurement")
-    ensemble: int | None = Field(
-        None, ge=1, description="networks trained at once; 16 for small networks, else 1"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     threads: int | None = Field(
         None, ge=1, description="CPU threads; 1 for small networks, else all cores"
@@ -33,18 +30,6 @@ class SweepConfig(TrainingConfig):
         default_factory=dict, description="options of plugins, by plugin name"
     )
 
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 0 <= seed < 2**31 for seed in seeds):
-            raise ValueError("seeds are whole numbers from 0 to 2147483647")
-        return tuple(dict.fromkeys(seeds))
-
-    @property
-    def training(self) -> TrainingConfig:
-        """The part of the options that is about training."""
-        return TrainingConfig(**self.model_dump(include=set(TrainingConfig.model_fields)))
-
     def command(self) -> str:
         """The command line that repeats the sweep; empty if a command line cannot hold it."""
         return ""
@@ -53,6 +38,46 @@ class SweepConfig(TrainingConfig):
         """Eight hex digits over every option, defaults included, and every plugin's options."""
         content = json.dumps([self.model_dump(mode="json"), plugins], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+class NetworksConfig(TrainingConfig, SweepConfig):
+    """What sweeps over trained networks share: repetitions, and what is measured of each."""
+
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the repetitions")
+    layers: tuple[str, ...] = Field(("*",), description="layers to measure (globs)")
+    eval_batch_size: int = Field(512, ge=1, description="samples per chunk of a measurement")
+    ensemble: int | None = Field(
+        None, ge=1, description="networks trained at once; 16 for small networks, else 1"
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 <= seed < 2**31 for seed in seeds):
+            raise ValueError("seeds are whole numbers from 0 to 2147483647")
+        return tuple(dict.fromkeys(seeds))
+
+
+def command_line(config: SweepConfig, words: Sequence[str], flags: Mapping[str, str]) -> str:
+    """Write the command `words` with every option of `config` that is not its default.
+
+    `flags` names the options that are not called like their field.
+    """
+    line = list(words)
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if value == info.get_default(call_default_factory=True):
+            continue
+        flag = flags.get(name, f"--{name.replace('_', '-')}")
+        if isinstance(value, bool):
+            line.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        elif isinstance(value, Mapping):
+            pairs = [(plugin, o, v) for plugin, table in value.items() for o, v in table.items()]
+            line += [w for p, o, v in pairs for w in (flag, f"{p}.{o}={value_text(v)}")]
+        else:
+            many = value if isinstance(value, tuple) else (value,)
+            line += [word for item in many for word in (flag, value_text(item))]
+    return shlex.join(line)
 
 
 def value_text(value: Any) -> str:

@@ -17,15 +17,17 @@ class Config(BaseModel):
     options: dict[str, dict[str, str]] = Field(default_factory=dict, description="what for")
 
 
-def test_every_field_but_tables_becomes_an_option():
-    made = settings.parameters(Config, {"densities": "--density"}, {"control": "A"}, "B")
+def test_every_field_becomes_an_option():
+    layout = settings.Layout({"densities": "--density"}, {"control": "A"}, "B", ("A", "B"), "MINE_")
+    made = settings.parameters(Config, layout)
     options = {parameter.name: parameter.annotation.__metadata__[0] for parameter in made}
-    assert list(options) == ["rounds", "densities", "control"]
-    flags = ["--rounds", "--density", "--control/--no-control"]
+    assert list(options) == ["rounds", "densities", "control", "options"]
+    flags = ["--rounds", "--density", "--control/--no-control", "-o"]
     assert [option.default for option in options.values()] == flags  # typer keeps them there
     assert options["rounds"].help == "how often (≥ 1; default: 3)."
     assert options["densities"].help == "how dense (default: 0.5 0.1). Repeatable."
-    assert options["rounds"].envvar == "POLYKIT_ANALYZE_ROUNDS"
+    assert options["rounds"].envvar == "MINE_ROUNDS"
+    assert options["options"].envvar == "MINE_OPTIONS"
     assert options["control"].rich_help_panel == "A"
     assert all(parameter.default is None for parameter in made)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from polykit.workflows.config import SweepConfig, value_text
+from polykit.workflows.config import NetworksConfig, command_line
 
 FLAGS = {
     "pruners": "--pruner",
@@ -22,7 +20,7 @@ FLAGS = {
 """Command line flags that are not simply the field's name."""
 
 
-class AnalyzeConfig(SweepConfig):
+class AnalyzeConfig(NetworksConfig):
     """What to analyse and how. Immutable; plugins are named as on the command line."""
 
     model: str = Field("mlp", description="model plugin, torchvision name, or module:factory")
@@ -70,20 +68,4 @@ class AnalyzeConfig(SweepConfig):
         >>> AnalyzeConfig(seeds=(3,), control=False).command()
         'polykit analyze --seed 3 --no-control'
         """
-        words = ["polykit", "analyze"]
-        for name, info in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value == info.get_default(call_default_factory=True):
-                continue
-            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
-            if isinstance(value, bool):
-                words.append(flag if value else f"--no-{name}")
-            elif isinstance(value, Mapping):
-                pairs = [
-                    (plugin, o, v) for plugin, table in value.items() for o, v in table.items()
-                ]
-                words += [w for p, o, v in pairs for w in (flag, f"{p}.{o}={value_text(v)}")]
-            else:
-                many = value if isinstance(value, tuple) else (value,)
-                words += [word for item in many for word in (flag, value_text(item))]
-        return shlex.join(words)
+        return command_line(self, ("polykit", "analyze"), FLAGS)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from polykit.workflows.config import MIN_CEILING, SweepConfig
+from polykit.workflows.config import MIN_CEILING, NetworksConfig
 
 Arm = Literal["unpruned", "pruned", "random", "scratch"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -31,7 +31,7 @@ class Scenario(BaseModel):
         return name
 
 
-class LaboratoryConfig(SweepConfig):
+class LaboratoryConfig(NetworksConfig):
     """Which worlds to make, what to do to the networks in them, and what to measure. Immutable."""
 
     scenarios: tuple[Scenario, ...] = Field(min_length=1, description="the kinds of world")
