@@ -104,7 +104,7 @@ def test_options_of_a_resolved_name(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("resnet", "no model is called 'resnet'"),
+        ("resnext", "no model is called 'resnext'"),
         ("mpl", "Did you mean 'mlp'"),
         ("mpl:scale=2", "Did you mean 'mlp'"),
         ("resnet18:weights=BEST", "has no weights 'BEST'; it has IMAGENET1K_V1, DEFAULT"),

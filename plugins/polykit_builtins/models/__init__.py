@@ -26,6 +26,33 @@ def polykit_entries() -> list[Entry]:
             "a multilayer perceptron of any widths",
             "Glorot & Bengio 2010; He et al. 2015 (initialisation)",
         ),
+        Entry(
+            "model",
+            "convnet",
+            f"{_HERE}.convnet:Convnet",
+            "a small convolutional network for digits, MNIST, CIFAR-10 and the like",
+        ),
+        Entry(
+            "model",
+            "lenet",
+            f"{_HERE}.lenet:Lenet",
+            "a perceptron of 300 and 100 hidden units",
+            "LeCun et al. 1998; Schoots et al., Propensity for density, §3.1",
+        ),
+        Entry(
+            "model",
+            "conv2",
+            f"{_HERE}.conv2:Conv2",
+            "two convolutions of 64 filters, two linear layers of 256",
+            "Frankle & Carbin 2019, Fig. 2; Schoots et al., Propensity for density, §3.1",
+        ),
+        Entry(
+            "model",
+            "resnet",
+            f"{_HERE}.resnet:Resnet",
+            "three residual blocks of 16 filters",
+            "He et al. 2016; Schoots et al., Propensity for density, §3.1",
+        ),
         _FACTORY,
     ]
 

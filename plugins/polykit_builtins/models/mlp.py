@@ -10,6 +10,7 @@ from pydantic import field_validator
 from torch import nn
 
 from polykit.api import Field, IntList, Model
+from polykit_builtins.models.initial import draw
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "identity": None}
 
@@ -78,10 +79,5 @@ class Mlp(Model):
 
     def _draw(self, layer: nn.Linear) -> None:
         """Draw the weights of a layer that PyTorch has drawn already."""
-        if self.init == "torch":
-            return
-        if self.init == "glorot":
-            nn.init.xavier_uniform_(layer.weight)
-        else:
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
+        if self.init != "torch":
+            draw(layer, self.init)
