@@ -39,8 +39,13 @@ def test_conv2_has_the_published_widths_but_shares_its_kernels(scale, published)
     assert 32 * 32 * numbers(kernels) + numbers(linear) + 4 * filters == published
 
 
-def test_conv2_has_the_weights_of_the_lottery_ticket_paper():
-    assert numbers(weights(Conv2().build((3, 32, 32), 10))) == 4_300_992
+@pytest.mark.parametrize(
+    ("plugin", "counts"),
+    [(Conv2, (39_761, 1_076_320, 4_300_992, 17_195_392)), (Resnet, (91, 3_752, 14_416, 56_480))],
+)
+def test_weights_as_documented(plugin, counts):
+    for scale, count in zip((0.1, 0.5, 1.0, 2.0), counts, strict=True):
+        assert numbers(weights(plugin(scale=scale).build((3, 32, 32), 10))) == count
 
 
 @pytest.mark.parametrize(("scale", "published"), RESIDUAL.items())
