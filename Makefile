@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test browser lint types docs bench clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,9 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/python -m pytest
+
+browser: .venv/.ready
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
