@@ -45,7 +45,7 @@ _LINEAR = (
     *(nn.FeatureAlphaDropout, nn.Identity, nn.LocalResponseNorm),
 )
 _POINTWISE = (*_NONLINEAR, *_LINEAR)
-_STEPS = (*_CONVOLUTIONS, *_MAX_POOLS, *_MEAN_POOLS, *_ADAPTIVE, *_POINTWISE)
+_STEPS: tuple[Any, ...] = (*_CONVOLUTIONS, *_MAX_POOLS, *_MEAN_POOLS, *_ADAPTIVE, *_POINTWISE)
 
 
 @dataclass(frozen=True)

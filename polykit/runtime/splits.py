@@ -84,6 +84,12 @@ class LoaderSplit:
         self, batch_size: int, *, order: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the samples in `order`; raise DataError where none of them could be read."""
+        return ((x, y) for _, x, y in self.indexed(batch_size, order=order))
+
+    def indexed(
+        self, batch_size: int, *, order: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Read as `batches` does, and say which samples they are: `(indices [n], x, y)`."""
         indices = list(range(len(self))) if order is None else order.tolist()
         loader = DataLoader(
             Guarded(self.dataset),
@@ -113,6 +119,39 @@ class LoaderSplit:
     def skipped(self) -> Sequence[str]:
         """The notes, then the samples found unreadable so far, in the dataset's order."""
         return (*self.notes, *(self._reasons[index] for index in sorted(self._reasons)))
+
+
+def indexed(
+    split: Split, batch_size: int, order: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield `(indices [n], x, y)`: batches of any split, and which of its samples they are.
+
+    Unreadable samples are missing from both. A `LoaderSplit` reads ahead as it always does; of
+    another split, a batch that comes back short is read again sample by sample.
+
+    >>> split = TensorSplit(torch.arange(3.0).unsqueeze(1), torch.tensor([0, 1, 0]))
+    >>> [indices.tolist() for indices, _, _ in indexed(split, 2)]
+    [[0, 1], [2]]
+    """
+    if isinstance(split, LoaderSplit):
+        yield from split.indexed(batch_size, order=order)
+        return
+    for part in (torch.arange(len(split)) if order is None else order).split(batch_size):
+        if found := _readable(split, part):
+            indices, x, y = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+            yield indices, x, y
+
+
+def _readable(split: Split, indices: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Read samples together or, where some of them are missing, one by one."""
+    found = [(x, y) for x, y in split.batches(len(indices), order=indices)]
+    if sum(len(x) for x, _ in found) == len(indices):
+        ends = torch.tensor([len(x) for x, _ in found]).cumsum(0)[:-1].tolist()
+        parts = indices.tensor_split(ends)
+        return [(part, x, y) for part, (x, y) in zip(parts, found, strict=True)]
+    if len(indices) == 1:
+        return []
+    return [piece for index in indices.split(1) for piece in _readable(split, index)]
 
 
 @dataclass(frozen=True)
@@ -200,7 +239,7 @@ def sample_pair(sample: Any, index: int) -> tuple[Tensor, Tensor]:
         ) from error
 
 
-def _stack(samples: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _stack(samples: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     first, x0, y0 = samples[0]
     for index, x, y in samples:
         if (x.shape, y.shape) != (x0.shape, y0.shape):
@@ -210,7 +249,8 @@ def _stack(samples: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tenso
             )
         check_finite(x, f"sample {index}: inputs")
         check_finite(y, f"sample {index}: targets")
-    return torch.stack([x for _, x, _ in samples]), torch.stack([y for _, _, y in samples])
+    indices, xs, ys = zip(*samples, strict=True)
+    return torch.tensor(indices), torch.stack(xs), torch.stack(ys)
 
 
 def check_finite(values: Tensor, what: str) -> None:

@@ -4,6 +4,7 @@ from polykit.types.data import Batch, Data, Fact, FeatureSpace, Split
 from polykit.types.masks import Candidates, Competition, Granularity, Mask, Scores
 from polykit.types.measurement import Column, Measurement, Subject
 from polykit.types.objective import Batches, Objective
+from polykit.types.pictures import Denormalise
 from polykit.types.structure import Smaller
 from polykit.types.units import At, LayerCall, Site, Trace, UnitRef
 
@@ -15,6 +16,7 @@ __all__ = [
     "Column",
     "Competition",
     "Data",
+    "Denormalise",
     "Fact",
     "FeatureSpace",
     "Granularity",

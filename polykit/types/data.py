@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from polykit.types.pictures import stretch
 from polykit.types.units import At
 
 
@@ -55,6 +56,11 @@ class Fact:
     unit: str = ""
 
 
+def no_source(split: str, index: int) -> str:
+    """Name no sample: what data says that cannot tell where its samples come from."""
+    return ""
+
+
 @dataclass(frozen=True)
 class Data:
     """A loaded dataset: three splits and what is known about them.
@@ -62,6 +68,10 @@ class Data:
     `outputs` is the number of classes, or of regression targets. `features` is the ground truth,
     where there is one, and `truth` the tensors it is made of, from which the dataset's plugin can
     load it again. `card()` computes what a reader should know before believing results.
+
+    For people: `names` are the classes' readable names, one per class, or empty where they are no
+    better than `classes`. `picture` turns inputs `[n, c, h, w]` into RGB `[n, 3, h, w]` in [0, 1].
+    `source(split, index)` says where a sample comes from, such as its file; empty if unknown.
     """
 
     name: str
@@ -75,6 +85,9 @@ class Data:
     features: FeatureSpace | None = None
     truth: Mapping[str, Tensor] = field(default_factory=dict)
     card: Callable[[], tuple[Fact, ...]] = tuple
+    names: tuple[str, ...] = ()
+    picture: Callable[[Tensor], Tensor] = stretch
+    source: Callable[[str, int], str] = no_source
 
     def skipped(self) -> list[str]:
         """Name all samples found unreadable so far, each once, in order."""

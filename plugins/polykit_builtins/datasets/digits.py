@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from sklearn.datasets import load_digits
 
 from polykit.api import Dataset, Field
 from polykit.runtime.data import as_data
-from polykit.types import Data
+from polykit.types import Data, Denormalise
 
 
 class Digits(Dataset):
@@ -27,10 +29,11 @@ class Digits(Dataset):
         """Read the pictures from scikit-learn's package."""
         pixels, labels = load_digits(return_X_y=True)
         x = torch.from_numpy(pixels).float().div(16).view(-1, 1, 8, 8)
-        return as_data(
+        data = as_data(
             (x, torch.from_numpy(labels)),
             name="digits",
             classes=[str(digit) for digit in range(10)],
             seed=self.split_seed,
             fractions=(0.6, 0.2, 0.2),
         )
+        return replace(data, picture=Denormalise((0.0,), (1.0,)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,10 +20,14 @@ from torchvision import transforms
 from polykit.api import Dataset, Field
 from polykit.errors import DataError
 from polykit.runtime.splits import LoaderSplit, Unreadable, split_indices
-from polykit.types import Data
+from polykit.types import Data, Denormalise
+from polykit_builtins.datasets.class_names import class_names
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which torchvision's pretrained networks expect."""
+
+_MAX_PIXELS = 100_000_000
+"""What a resized picture may take before it is cropped: 300 MB."""
 
 
 class ImageFolder(Dataset):
@@ -33,6 +38,10 @@ class ImageFolder(Dataset):
     aside; one that cannot be read is skipped, counted and named. Parts that have no folder of
     their own are taken from the pictures of `train` (or of `PATH`), each class in proportion.
     Class folders without files are left out and named. Nothing is held in memory but one batch.
+
+    `names` is a file that tells what the folders' names mean, one line each, as ImageNet's
+    `LOC_synset_mapping.txt` does: `n01440764 tench, Tinca tinca`. The 1,000 folders of ImageNet
+    are known without one.
     """
 
     argument: ClassVar[str] = "path"
@@ -41,6 +50,7 @@ class ImageFolder(Dataset):
     size: int = Field(256, ge=1, le=4096, description="short side after resizing, in pixels")
     crop: int = Field(224, ge=1, le=4096, description="side of the centre crop, in pixels")
     workers: int = Field(0, ge=0, le=256, description="processes that read ahead; 0 reads itself")
+    names: str = Field("", description="file with a line FOLDER NAME for each class folder")
     validation: float = Field(0.15, gt=0, lt=1, description="share taken for validation")
     test: float = Field(0.15, gt=0, lt=1, description="share taken for test")
     split_seed: int = Field(0, ge=0, description="which pictures are taken")
@@ -94,7 +104,22 @@ class ImageFolder(Dataset):
             input_shape=(3, self.crop, self.crop),
             outputs=len(classes),
             classes=tuple(classes),
+            names=class_names(classes, self.names),
+            picture=Denormalise(MEAN, STD),
+            source=Source(root, {key: part.files for key, part in parts.items()}),
         )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Names the file of a sample, seen from the folder of all pictures."""
+
+    root: Path
+    files: Mapping[str, Sequence[str]]
+
+    def __call__(self, split: str, index: int) -> str:
+        """Return the path of the sample at `index` of `split`, relative to the root."""
+        return Path(self.files[split][index]).relative_to(self.root).as_posix()
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,8 @@ class Pictures(TorchDataset[tuple[Tensor, int]]):
 
     files: tuple[str, ...]
     labels: tuple[int, ...]
-    transform: transforms.Compose
+    size: int
+    crop: int
 
     @classmethod
     def below(cls, folder: Path, classes: Sequence[str], options: ImageFolder) -> Pictures:
@@ -119,27 +145,38 @@ class Pictures(TorchDataset[tuple[Tensor, int]]):
         ]
         if not found:
             raise DataError(f"imagefolder: {folder} holds no pictures in class folders; add some")
-        steps = [
-            transforms.Resize(options.size),
-            transforms.CenterCrop(options.crop),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ]
         files, labels = zip(*found, strict=True)
-        return cls(files, labels, transforms.Compose(steps))
+        return cls(files, labels, options.size, options.crop)
 
     def only(self, indices: Tensor) -> Pictures:
         """Return the pictures at `indices`."""
         chosen = indices.tolist()
         files = tuple(self.files[index] for index in chosen)
-        return Pictures(files, tuple(self.labels[i] for i in chosen), self.transform)
+        return replace(self, files=files, labels=tuple(self.labels[index] for index in chosen))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture: Any = read_rgb(self.files[index])
+        picture = read_rgb(self.files[index])
+        long, short = max(picture.size), min(picture.size)
+        if self.size**2 * long / short > _MAX_PIXELS:
+            raise Unreadable(
+                f"{self.files[index]}: {picture.width}×{picture.height} pixels are too long and "
+                f"thin to be resized to a short side of {self.size}"
+            )
         return self.transform(picture), self.labels[index]
+
+    @cached_property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """From a picture to the network's input `[3, crop, crop]`."""
+        steps = (
+            transforms.Resize(self.size),
+            transforms.CenterCrop(self.crop),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        )
+        return transforms.Compose(steps)  # type: ignore[no-any-return]
 
 
 def part_folders(root: Path) -> dict[str, Path]:

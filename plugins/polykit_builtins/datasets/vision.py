@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from polykit.api import Dataset, Field
 from polykit.errors import DataError
 from polykit.runtime.data import as_data
 from polykit.runtime.splits import split_indices
-from polykit.types import Data
+from polykit.types import Data, Denormalise
 
 ROOT_VARIABLE = "POLYKIT_DATA_ROOT"
 
@@ -47,7 +48,7 @@ class TorchvisionDataset(Dataset):
         pixels, labels, classes = self._read(train=True)
         kept, held = split_indices(len(labels), (0.9, 0.1), self.split_seed, strata=labels)
         test_pixels, test_labels, _ = self._read(train=False)
-        return as_data(
+        data = as_data(
             {
                 "train": self._part(pixels[kept], labels[kept]),
                 "validation": self._part(pixels[held], labels[held]),
@@ -56,6 +57,7 @@ class TorchvisionDataset(Dataset):
             name=self.label,
             classes=classes,
         )
+        return replace(data, picture=Denormalise(self.mean, self.std))
 
     def _read(self, *, train: bool) -> tuple[Tensor, Tensor, list[str]]:
         """Return pixels `[n, channels, height, width]` (uint8), labels `[n]` and class names."""
