@@ -23,12 +23,14 @@ Sizes = tuple[int, ...]
 """One number per axis of a map: rows and columns, or only places in time."""
 
 _CONVOLUTIONS = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
-_MAX_POOLS = {nn.MaxPool1d: F.max_pool1d, nn.MaxPool2d: F.max_pool2d, nn.MaxPool3d: F.max_pool3d}
-_MEAN_POOLS = {nn.AvgPool1d: F.avg_pool1d, nn.AvgPool2d: F.avg_pool2d, nn.AvgPool3d: F.avg_pool3d}
-_ADAPTIVE: dict[type[nn.Module], Any] = {
+_MAX_POOLS = {
+    **{nn.MaxPool1d: F.max_pool1d, nn.MaxPool2d: F.max_pool2d, nn.MaxPool3d: F.max_pool3d},
     nn.AdaptiveMaxPool1d: F.max_pool1d,
     nn.AdaptiveMaxPool2d: F.max_pool2d,
     nn.AdaptiveMaxPool3d: F.max_pool3d,
+}
+_MEAN_POOLS = {
+    **{nn.AvgPool1d: F.avg_pool1d, nn.AvgPool2d: F.avg_pool2d, nn.AvgPool3d: F.avg_pool3d},
     nn.AdaptiveAvgPool1d: F.avg_pool1d,
     nn.AdaptiveAvgPool2d: F.avg_pool2d,
     nn.AdaptiveAvgPool3d: F.avg_pool3d,
@@ -45,14 +47,15 @@ _LINEAR = (
     *(nn.FeatureAlphaDropout, nn.Identity, nn.LocalResponseNorm),
 )
 _POINTWISE = (*_NONLINEAR, *_LINEAR)
-_STEPS: tuple[Any, ...] = (*_CONVOLUTIONS, *_MAX_POOLS, *_MEAN_POOLS, *_ADAPTIVE, *_POINTWISE)
+_STEPS: tuple[Any, ...] = (*_CONVOLUTIONS, *_MAX_POOLS, *_MEAN_POOLS, *_POINTWISE)
 
 
 @dataclass(frozen=True)
 class Field:
     """A box of input pixels, `start` included and `stop` not, one number per axis.
 
-    It may leave the picture where the layers on the way pad their inputs.
+    It may leave the picture where layers on the way pad their inputs; what they put there is not
+    in the box, be it zeros or pixels from elsewhere.
 
     >>> field = Field((-1, 2), (4, 7))
     >>> field.size, field.inside((8, 8)), field.inside((3, 8))
@@ -97,13 +100,12 @@ class Window:
 
     def seen(self, field: Field) -> Field:
         """Return the box of input positions behind a box of output positions."""
-        axes = zip(self.stride, self.padding, strict=True)
-        start = tuple(a * s - p for a, (s, p) in zip(field.start, axes, strict=True))
-        width = tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.size, strict=True))
-        last = zip(field.size, self.stride, width, strict=True)
-        return Field(
-            start, tuple(a + (n - 1) * s + w for a, (n, s, w) in zip(start, last, strict=True))
-        )
+        start, stop = [], []
+        axes = zip(self.size, self.stride, self.dilation, self.padding, strict=True)
+        for a, b, (k, s, d, p) in zip(field.start, field.stop, axes, strict=True):
+            start.append(a * s - p)
+            stop.append((b - 1) * s - p + d * (k - 1) + 1)
+        return Field(tuple(start), tuple(stop))
 
 
 @dataclass(frozen=True)
@@ -116,19 +118,17 @@ class Step:
     def unpadded(self, module: nn.Module, x: Tensor) -> Tensor:
         """Apply `module`, this step's, to `x [n, channels, *positions]` without padding."""
         if (window := self.window) is None:
-            return module(x)  # type: ignore[no-any-return]
-        if (convolve := _of(_CONVOLUTIONS, module)) is not None:
-            weights: Any = module
-            return convolve(  # type: ignore[no-any-return]
-                x, weights.weight, weights.bias, window.stride, 0, window.dilation, weights.groups
-            )
-        if (pool := _of(_MAX_POOLS, module)) is not None:
-            return pool(x, window.size, window.stride, 0, window.dilation)  # type: ignore[no-any-return]
-        if (pool := _of(_MEAN_POOLS, module)) is not None:
+            given = module(x)
+        elif (function := _of(_CONVOLUTIONS, module)) is not None:
+            of: Any = module
+            given = function(x, of.weight, of.bias, window.stride, 0, window.dilation, of.groups)
+        elif (function := _of(_MAX_POOLS, module)) is not None:
+            given = function(x, window.size, window.stride, 0, window.dilation)
+        else:
             divisor = getattr(module, "divisor_override", None)
             extra = {} if divisor is None else {"divisor_override": divisor}
-            return pool(x, window.size, window.stride, **extra)  # type: ignore[no-any-return]
-        return _of(_ADAPTIVE, module)(x, window.size, window.stride)  # type: ignore[no-any-return]
+            given = _of(_MEAN_POOLS, module)(x, window.size, window.stride, **extra)
+        return given  # type: ignore[no-any-return]
 
 
 def chain(model: nn.Module, trace: Trace, layer: str, *, at: At = "pre") -> tuple[Step, ...]:
@@ -150,20 +150,22 @@ def chain(model: nn.Module, trace: Trace, layer: str, *, at: At = "pre") -> tupl
     x, events = _watch(model, trace)
     steps: list[Step] = []
     before: Tensor = x
-    version, giver, reached = x._version, "the input", False
+    version, giver, reached = 0, "the input", False  # a new tensor's version is 0
     for event in events:
         if event.taken is not before or event.taken_version != version:
             raise ModelError(
                 f"{event.name} does not take what {giver} gives: a branch, a sum or a function "
                 f"lies between, so the way to {layer} is no chain of modules"
             )
-        steps.append(_step(event, layer))
-        nonlinear = isinstance(event.module, _NONLINEAR)
-        if reached and not (nonlinear or isinstance(event.module, _LINEAR)):
+        if reached and not isinstance(event.module, _POINTWISE):
             break
-        reached = reached or event.name == layer
-        if reached and (at == "pre" or not call.activated or (nonlinear and event.name != layer)):
+        steps.append(_step(event, layer))
+        if reached and isinstance(event.module, _NONLINEAR):
             return tuple(steps)
+        if event.name == layer:
+            if at == "pre" or not call.activated:
+                return tuple(steps)
+            reached = True
         before, version, giver = event.given, event.given_version, event.name
     raise ModelError(
         f"the nonlinearity of {layer} is no module"
@@ -251,7 +253,7 @@ class _Event:
 def _watch(model: nn.Module, trace: Trace) -> tuple[Tensor, list[_Event]]:
     """Pass a black picture through and record the calls of all innermost modules, in order."""
     some = next(model.parameters(), torch.empty(0))
-    x = torch.zeros(1, *trace.calls[0].input_shape, dtype=some.dtype, device=some.device)
+    x = torch.zeros(1, *trace.input_shape, dtype=some.dtype, device=some.device)
     events: list[_Event] = []
     opened: list[tuple[nn.Module, Any, int]] = []
     hooks: list[Any] = []
@@ -277,10 +279,6 @@ def _watch(model: nn.Module, trace: Trace) -> tuple[Tensor, list[_Event]]:
     try:
         with evaluating(model), torch.no_grad():
             model(x)
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{type(model).__name__} does not hand its input to its first module as it is: {error}"
-        ) from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -318,7 +316,7 @@ def _window(module: Any, taken: Sequence[int], given: Sequence[int]) -> Window |
     def each(value: Any) -> Sizes:
         return (value,) * axes if isinstance(value, int) else tuple(value)
 
-    if isinstance(module, tuple(_ADAPTIVE)):
+    if not hasattr(module, "kernel_size"):  # an adaptive pooling
         if any(a % b for a, b in zip(taken, given, strict=True)):
             return None
         size = tuple(a // b for a, b in zip(taken, given, strict=True))

@@ -72,7 +72,7 @@ class Reader:
         return values
 
     def _cone(self, model: nn.Module, x: Tensor, params: Mapping[str, Tensor] | None) -> Tensor:
-        expected = self.trace.calls[0].input_shape
+        expected = self.trace.input_shape
         if self.field is None or tuple(x.shape[1:]) != expected:
             raise UsageError(
                 f"{self.layer} is read from pictures of shape {'×'.join(map(str, expected))}, "
@@ -133,7 +133,7 @@ def make_reader(
             field = reach(steps, place)
         except ModelError as error:
             why = str(error)
-    if field is not None and not field.inside(trace.calls[0].input_shape[1:]):
+    if field is not None and not field.inside(trace.input_shape[1:]):
         why = f"the field of {layer} leaves the picture"
     if way == "cone" and why:
         raise UsageError(f"no cone: {why}; read the full map, or let auto choose")

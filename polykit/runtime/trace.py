@@ -116,7 +116,7 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
     finally:
         for hook in hooks:
             hook.remove()
-    return recorder.trace()
+    return recorder.trace(tuple(x.shape[1:]))
 
 
 class _Recorder:
@@ -156,7 +156,7 @@ class _Recorder:
     def _note(self, key: Key, at: At, tensor: Tensor) -> None:
         self._seen.append((key, at, tensor, tensor._version))
 
-    def trace(self) -> Trace:
+    def trace(self, input_shape: tuple[int, ...]) -> Trace:
         overwritten: dict[Key, set[At]] = {}
         activated = set()
         for key, at, tensor, version in self._seen:
@@ -178,7 +178,8 @@ class _Recorder:
                     fan_in=_fan_in(module),
                 )
                 for key, module, inputs, output in self._calls
-            )
+            ),
+            input_shape,
         )
 
 

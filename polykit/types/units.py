@@ -90,9 +90,13 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened in one forward pass: module calls in order of completion."""
+    """What happened in one forward pass: module calls in order of completion.
+
+    `input_shape` is the shape of the sample that was passed through, without the batch axis.
+    """
 
     calls: tuple[LayerCall, ...]
+    input_shape: tuple[int, ...]
 
     @property
     def layers(self) -> tuple[str, ...]:
