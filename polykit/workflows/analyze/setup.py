@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,21 +14,17 @@ from polykit.entries import Chosen
 from polykit.errors import UsageError
 from polykit.registry import Registry
 from polykit.runtime.addressing import select_layers
-from polykit.runtime.checkpoints import load_weights
 from polykit.runtime.devices import pick_device
 from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
-from polykit.runtime.seeds import seeded
 from polykit.runtime.trace import trace
 from polykit.types import Candidates, Data, Objective, Trace
 from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.networks import Network, find_data, find_network
 from polykit.workflows.plugins import (
     Spaces,
-    build_model,
     check_options_used,
     choose,
-    create,
-    load_data,
     metric_record,
     slug,
 )
@@ -80,7 +73,7 @@ class Setup:
     pruners: Mapping[str, Chosen]
     metrics: Mapping[str, Chosen]
     tracked: Mapping[str, Chosen]
-    model: Chosen | nn.Module
+    network: Network
     device: torch.device
     trace: Trace
     layers: tuple[str, ...]
@@ -110,17 +103,11 @@ class Setup:
         return self.config.dataset, self.config.model
 
     @property
-    def trained(self) -> bool:
-        """Whether the network comes with weights that are worth measuring."""
-        given = self.config.checkpoint is not None or isinstance(self.model, nn.Module)
-        return given or (isinstance(self.model, Chosen) and self.model.instance.pretrained)
-
-    @property
     def epochs(self) -> int:
         """Training epochs of the dense network."""
         if self.config.epochs is not None:
             return self.config.epochs
-        return 0 if self.trained else 30
+        return 0 if self.network.trained else 30
 
     @property
     def retrain_epochs(self) -> int:
@@ -147,13 +134,7 @@ class Setup:
 
     def build(self, seed: int) -> nn.Module:
         """Make the network anew, as it is before any training."""
-        if isinstance(self.model, nn.Module):
-            return copy.deepcopy(self.model).to(self.device)
-        with seeded(seed, "init"):
-            model = build_model(self.model, self.data)
-        if self.config.checkpoint is not None:
-            load_weights(model, Path(self.config.checkpoint))
-        return model.to(self.device)
+        return self.network.build(self.data, seed, self.device)
 
 
 def resolve(
@@ -171,18 +152,9 @@ def resolve(
     PolykitError with what does not fit and why.
     """
     device = pick_device(config.device)
-    data, dataset_record = _dataset(config, registry, data)
-    chosen_model: Chosen | nn.Module
-    if model is None:
-        chosen_model = create("model", config.model, registry, config.options)
-        model_record = chosen_model.record
-        with seeded(config.seeds[0], "init"):
-            probe = build_model(chosen_model, data)
-    else:
-        chosen_model, probe = model, copy.deepcopy(model).cpu()
-        model_record = {"name": config.model, "distribution": "", "weights": _digest(model)}
-    if config.checkpoint is not None:
-        load_weights(probe, Path(config.checkpoint))
+    data, dataset_record = find_data(config.dataset, registry, config.options, data)
+    network = find_network(config.model, config.checkpoint, registry, config.options, model)
+    probe = network.build(data, config.seeds[0], torch.device("cpu"))
     pruned_by = config.pruners
     if config.control and CONTROL not in pruned_by:
         pruned_by = (*pruned_by, CONTROL)
@@ -194,7 +166,7 @@ def resolve(
         raise UsageError(f"pruner {DENSE!r}: that name stands for the unpruned network")
     tracked = choose("metric", config.track, registry, config.options, metrics)
     made = [*chosen_pruners.values(), *chosen_metrics.values(), *tracked.values()]
-    names = {dataset_record["name"], model_record["name"], *(c.name for c in made)}
+    names = {dataset_record["name"], network.record["name"], *(c.name for c in made)}
     check_options_used(config.options, names, made)
     x, _ = next(data.test.batches(1))
     path = trace(probe, x)
@@ -206,7 +178,7 @@ def resolve(
         pruners=chosen_pruners,
         metrics=chosen_metrics,
         tracked=tracked,
-        model=chosen_model,
+        network=network,
         device=device,
         trace=path,
         layers=select_layers(path, config.layers),
@@ -221,28 +193,10 @@ def resolve(
         ),
         plugins={
             "dataset": dataset_record,
-            "model": model_record,
+            "model": network.record,
             "pruners": [{"label": label, **c.record} for label, c in chosen_pruners.items()],
             "metrics": [metric_record(label, c) for label, c in chosen_metrics.items()],
             "tracked": [metric_record(label, c) for label, c in tracked.items()],
         },
         spaces=Spaces(registry, config.options),
     )
-
-
-def _dataset(
-    config: AnalyzeConfig, registry: Registry, data: Data | None
-) -> tuple[Data, dict[str, Any]]:
-    if data is not None:
-        return data, {"name": data.name, "distribution": ""}
-    chosen = create("dataset", config.dataset, registry, config.options)
-    return load_data(chosen), chosen.record
-
-
-def _digest(model: nn.Module) -> str:
-    """A fingerprint of a caller's own network, to tell whether a resumed run has the same."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
