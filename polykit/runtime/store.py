@@ -166,6 +166,10 @@ class RunStore:
         except Exception as error:
             raise RunError(f"{self.cell(name) / file} cannot be read: {error}") from error
 
+    def read_table(self, name: str, table: str) -> pd.DataFrame:
+        """Read one of the tables that a cell left behind."""
+        return self._read(self.cell(name) / f"{table}.parquet")
+
     def notices(self, cells: Iterable[str]) -> list[str]:
         """Remarks of the cells that are done, in order, each once."""
         found = [

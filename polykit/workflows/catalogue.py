@@ -11,6 +11,9 @@ from polykit.runtime.store import RunStore
 from polykit.workflows.analyze import cells as analyze_cells
 from polykit.workflows.analyze import plan as analyze_plan
 from polykit.workflows.analyze import setup as analyze_setup
+from polykit.workflows.clusters import cells as clusters_cells
+from polykit.workflows.clusters import plan as clusters_plan
+from polykit.workflows.clusters import setup as clusters_setup
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.configs import CONFIGS
 from polykit.workflows.laboratory import cells as laboratory_cells
@@ -43,6 +46,13 @@ WORKFLOWS: Mapping[str, Workflow] = {
         laboratory_plan.make_plan,
         laboratory_cells.describe,
         laboratory_cells.run,
+    ),
+    "clusters": Workflow(
+        CONFIGS["clusters"],
+        clusters_setup.resolve,
+        clusters_plan.make_plan,
+        clusters_cells.describe,
+        clusters_cells.run,
     ),
 }
 

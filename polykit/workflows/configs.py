@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.laboratory.config import LaboratoryConfig
 
 CONFIGS: Mapping[str, type[SweepConfig]] = {
     "analyze": AnalyzeConfig,
     "laboratory": LaboratoryConfig,
+    "clusters": ClustersConfig,
 }
