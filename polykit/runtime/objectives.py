@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -38,6 +38,8 @@ def task_loss(
 class TaskLoss:
     """The loss of each sample: cross-entropy for classes, squared error for numbers."""
 
+    is_loss: ClassVar[bool] = True
+
     task: Literal["classification", "regression"] = "classification"
     target: None = None
 
@@ -55,6 +57,8 @@ class UnitActivation:
 
     `position`: the mean or maximum over its map, the centre, or one fixed position.
     """
+
+    is_loss: ClassVar[bool] = False
 
     target: UnitRef
     trace: Trace

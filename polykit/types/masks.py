@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -136,6 +136,13 @@ class Candidates:
     eligible: Mapping[str, Tensor] = field(default_factory=dict)
     biases: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The weights whose elements compete with one another, by name."""
+        if self.competition == "global":
+            return (tuple(self.shapes),)
+        return tuple((name,) for name in self.shapes)
+
     def element_shape(self, name: str) -> tuple[int, ...]:
         """Shape of the element grid of one weight: all axes, `(out, in)`, or `(out,)`."""
         axes = {"weight": None, "kernel": 2, "unit": 1}[self.granularity]
@@ -234,13 +241,8 @@ class Scores:
         """
         if not 0 < density <= 1:
             raise UsageError(f"density {density:g} is outside (0, 1]; 0.1 keeps a tenth")
-        groups = (
-            [list(self.candidates.shapes)]
-            if self.candidates.competition == "global"
-            else [[name] for name in self.candidates.shapes]
-        )
         keep: dict[str, Tensor] = {}
-        for group in groups:
+        for group in self.candidates.groups:
             if len({self.candidates.element_size(name) for name in group}) == 1:
                 count = round(density * int(self._eligible(group).count_nonzero()))
             else:
@@ -258,15 +260,15 @@ class Scores:
             raise UsageError(f"cannot keep {count} of {total} elements; choose 1 to {total}")
         return self.candidates.mask(self._best(list(self.candidates.shapes), count))
 
-    def _eligible(self, group: list[str]) -> Tensor:
+    def _eligible(self, group: Sequence[str]) -> Tensor:
         return torch.cat([self.candidates.eligible_elements(name).flatten() for name in group])
 
-    def _flat(self, group: list[str]) -> Tensor:
+    def _flat(self, group: Sequence[str]) -> Tensor:
         """Scores of the group's eligible elements, in order of position."""
         flat = torch.cat([self.values[name].detach().flatten().cpu() for name in group])
         return flat.masked_select(self._eligible(group))
 
-    def _best(self, group: list[str], count: int) -> dict[str, Tensor]:
+    def _best(self, group: Sequence[str], count: int) -> dict[str, Tensor]:
         """Keep the `count` best eligible elements; of equal ones at the edge, the first."""
         flat = self._flat(group)
         if count < len(flat):
@@ -284,7 +286,7 @@ class Scores:
             for name, part in zip(group, keep.split(lengths), strict=True)
         }
 
-    def _count_by_size(self, group: list[str], density: float) -> int:
+    def _count_by_size(self, group: Sequence[str], density: float) -> int:
         """How many of the best elements, of different sizes, come nearest to `density`."""
         sizes = torch.cat(
             [torch.full((self.values[n].numel(),), self.candidates.element_size(n)) for n in group]

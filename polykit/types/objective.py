@@ -20,6 +20,11 @@ class Objective(Protocol):
     """A scalar for each sample: the task loss, or a unit's activation."""
 
     @property
+    def is_loss(self) -> bool:
+        """Whether less is better; if not, the value itself is what should stay as it is."""
+        ...
+
+    @property
     def target(self) -> UnitRef | None:
         """The unit the objective reads, or None where it reads the model's output."""
         ...
