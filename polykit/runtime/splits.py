@@ -96,20 +96,17 @@ class LoaderSplit:
             batch_size,
             sampler=indices,
             num_workers=self.workers,
-            collate_fn=list,
+            collate_fn=_gather,
             generator=torch.Generator(),  # or each pass would draw from the global one
         )
         found = not indices
-        for samples in loader:
-            readable = []
-            for sample in samples:
-                if isinstance(sample, Skip):
-                    self._reasons[sample.index] = sample.reason
-                else:
-                    readable.append(sample)
-            if readable:
+        for batch, skips in loader:
+            self._reasons |= {skip.index: skip.reason for skip in skips}
+            if isinstance(batch, DataError):
+                raise batch
+            if batch is not None:
                 found = True
-                yield _stack(readable)
+                yield batch
         if not found:
             raise DataError(
                 f"none of the {len(indices)} samples could be read; the first: "
@@ -237,6 +234,22 @@ def sample_pair(sample: Any, index: int) -> tuple[Tensor, Tensor]:
             f"sample {index} is not a pair (input tensor, target): {error}; pictures need a "
             f"transform such as torchvision.transforms.ToTensor()"
         ) from error
+
+
+def _gather(
+    samples: Sequence[tuple[int, Tensor, Tensor] | Skip],
+) -> tuple[tuple[Tensor, Tensor, Tensor] | DataError | None, list[Skip]]:
+    """Make a batch in the process that read it, and set the unreadable samples apart.
+
+    Tensors handed on one by one would keep an open file each, and reading would stop for good
+    where there are too many of them. An error is handed on, or its text would be a traceback.
+    """
+    skips = [sample for sample in samples if isinstance(sample, Skip)]
+    readable = [sample for sample in samples if not isinstance(sample, Skip)]
+    try:
+        return (_stack(readable) if readable else None), skips
+    except DataError as error:
+        return error, skips
 
 
 def _stack(samples: Sequence[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

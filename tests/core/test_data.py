@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from polykit.runtime.splits import (
     LoaderSplit,
     TensorSplit,
     Unreadable,
+    indexed,
     split_dataset,
     split_indices,
 )
@@ -79,6 +83,71 @@ def test_unreadable_samples_are_left_out_and_named_once(workers: int) -> None:
         assert torch.equal(got, x[[5, 3, 2, 0]])
     assert split.skipped() == ("a note", "sample-1: truncated", "sample-4: truncated")
     assert len(split) == 6
+
+
+class Elsewhere:
+    """A third party's split, which leaves unreadable samples out without a word."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def batches(
+        self, batch_size: int, *, order: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        with suppress(DataError):  # nothing could be read
+            yield from self._split.batches(batch_size, order=order)
+
+    def skipped(self) -> Sequence[str]:
+        return ()
+
+
+@pytest.mark.parametrize("kind", ["loader", "elsewhere"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), n=st.integers(1, 12), batch_size=st.integers(1, 15))
+def test_indexed_batches_say_which_samples_could_be_read(
+    kind: str, data: st.DataObject, n: int, batch_size: int
+) -> None:
+    broken = data.draw(st.sets(st.integers(0, n - 1), max_size=n - 1))
+    order = data.draw(st.none() | st.permutations(range(n)))
+    split: Split = LoaderSplit(Listed(*numbered(n), broken=tuple(broken)))
+    split = Elsewhere(split) if kind == "elsewhere" else split
+    found = list(indexed(split, batch_size, None if order is None else torch.tensor(order)))
+    indices, x, y = (torch.cat(parts) for parts in zip(*found, strict=True))
+    assert indices.tolist() == [i for i in order or range(n) if i not in broken]
+    assert torch.equal(x, numbered(n)[0][indices])
+    assert torch.equal(y, numbered(n)[1][indices])
+    assert max(len(batch[0]) for batch in found) <= batch_size
+
+
+def test_samples_in_memory_have_all_their_indices() -> None:
+    x, y = numbered(5)
+    found = list(indexed(TensorSplit(x, y), 2, torch.tensor([4, 0, 0])))
+    assert [indices.tolist() for indices, _, _ in found] == [[4, 0], [0]]
+    assert torch.equal(found[0][1], x[[4, 0]])
+    assert torch.equal(found[1][2], y[[0]])
+
+
+def test_a_batch_from_a_worker_takes_few_open_files() -> None:
+    """One per sample would stop the reading for good where few are allowed."""
+
+    def opened() -> int:
+        return len(os.listdir("/dev/fd"))
+
+    before = opened()
+    for _ in LoaderSplit(Listed(*numbered(400)), workers=1).batches(100):
+        assert opened() < before + 50
+
+
+def test_an_error_in_a_worker_reads_as_it_does_without() -> None:
+    x, y = numbered(3)
+    x[1, 0] = float("nan")
+    for workers in (0, 1):
+        with pytest.raises(DataError) as caught:
+            list(LoaderSplit(Listed(x, y), workers=workers).batches(3))
+        assert str(caught.value).startswith("sample 1: inputs hold 1 NaN")
 
 
 def test_a_split_without_readable_samples_is_an_error() -> None:
