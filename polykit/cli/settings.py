@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from rich.markup import escape
+from typer.models import OptionInfo
 
 from polykit.cli.fields import bounds_text, default_of, type_text
 from polykit.entries import read_value
@@ -42,20 +43,21 @@ class Layout:
 
 
 def add_fields(command: Callable[..., None], config: type[BaseModel], layout: Layout) -> None:
-    """Give `command` an option for every field of `config`, beside its own.
+    """Give `command` an option for every field of `config` that it has no parameter for itself.
 
     Values arrive in its `**fields` as text, or None if not given.
     """
-    own = inspect.signature(command, eval_str=True).parameters.values()
+    own = inspect.signature(command, eval_str=True).parameters
     every = [
-        *parameters(config, layout),
-        *(p for p in own if p.kind is not inspect.Parameter.VAR_KEYWORD),
+        *(p for p in parameters(config, layout) if p.name not in own),
+        *(p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD),
     ]
 
     def place(parameter: inspect.Parameter) -> int:
-        """Where in the help an option belongs; the context comes first."""
+        """Where in the help an option belongs; the context and arguments come first."""
         option = (getattr(parameter.annotation, "__metadata__", None) or (None,))[0]
-        return layout.panels.index(option.rich_help_panel) if option else -1
+        named = isinstance(option, OptionInfo)
+        return layout.panels.index(option.rich_help_panel) if named else -1
 
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in sorted(every, key=place)]

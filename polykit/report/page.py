@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from polykit.report import render, tables
 from polykit.report.drawing import Drawn
+from polykit.report.images import ROOM, Image, Sources
 from polykit.report.reports import draw_all, report_of
 from polykit.runtime.files import write_bytes
 from polykit.runtime.store import SavedRun
@@ -26,20 +27,32 @@ _TEMPLATES = resources.files("polykit.report") / "templates"
 def write_report(run: SavedRun) -> Path:
     """Write `figures/*.svg`, `figures/*.png` and `report.html` into the run; return the page.
 
-    Each file appears whole or not at all. Raises RunError where the run cannot be written.
+    Pictures that the page has no room for go into the folder `report-pictures` beside it. Each file
+    appears whole or not at all. Raises RunError where the run cannot be written.
     """
     drawn = draw_all(run)
     pictures = [render.svg(figure.figure) for figure in drawn]
     for figure, picture in zip(drawn, pictures, strict=True):
         write_bytes(run.path / "figures" / f"{figure.name}.svg", picture.encode())
         write_bytes(run.path / "figures" / f"{figure.name}.png", render.png(figure.figure))
-    page = run.path / "report.html"
-    write_bytes(page, page_html(run, drawn, pictures).encode())
-    return page
+    sources = Sources(ROOM - sum(map(len, pictures)))
+    page = page_html(run, drawn, pictures, sources).encode()
+    for name, content in sources.files.items():
+        write_bytes(run.path / name, content)
+    write_bytes(run.path / "report.html", page)
+    return run.path / "report.html"
 
 
-def page_html(run: SavedRun, drawn: Sequence[Drawn], pictures: Sequence[str]) -> str:
-    """Return the page; `pictures` are the SVG documents of `drawn`, in the same order."""
+def page_html(
+    run: SavedRun,
+    drawn: Sequence[Drawn],
+    pictures: Sequence[str],
+    sources: Callable[[Image], str] | None = None,
+) -> str:
+    """Return the page; `pictures` are the SVG documents of `drawn`, in the same order.
+
+    `sources` gives each of the page's other pictures its address.
+    """
     script, sheet = _source("report.js"), _source("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     figures = [
@@ -53,6 +66,7 @@ def page_html(run: SavedRun, drawn: Sequence[Drawn], pictures: Sequence[str]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["source"] = sources or Sources()
     report = report_of(run)
     return environment.get_template(report.template).render(
         workflow=run.meta.get("workflow") or "run",

@@ -27,7 +27,14 @@ WIDTH = 6.8
 # colour cannot.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6549ea")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
-_SLOTS = {"magnitude": 0, "force": 1, "snip": 2, "actgrad": 3}
+_SLOTS = {
+    "magnitude": 0,
+    "force": 1,
+    "snip": 2,
+    "actgrad": 3,
+    "cs": 6,
+    "continuous-sparsification": 6,
+}
 
 _STYLE: dict[str, Any] = {
     "axes.edgecolor": INK,
@@ -97,6 +104,16 @@ def dropout_looks(dropouts: Iterable[float]) -> dict[float, Look]:
     markers = itertools.cycle(_MARKERS[1:])
     table = {0.0: Look(_DROPOUT_SLOTS[0], _MARKERS[0])}
     return table | {d: Look(c, m) for d, c, m in zip(rest, colors, markers, strict=False)}
+
+
+def cluster_looks(clusters: Iterable[int]) -> dict[int, Look]:
+    """Give each cluster of a unit its look, by its number; noise, −1, is grey.
+
+    >>> cluster_looks([1])[1] == cluster_looks([-1, 0, 1])[1]
+    True
+    """
+    table = {c: (_COLORS[c % len(_COLORS)], _MARKERS[c % len(_MARKERS)]) for c in clusters}
+    return {c: Look(DENSE_COLOR, "x") if c < 0 else Look(*look) for c, look in table.items()}
 
 
 def figure_style() -> AbstractContextManager[None]:

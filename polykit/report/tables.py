@@ -9,15 +9,21 @@ from typing import Any
 import pandas as pd
 
 from polykit.report import numbers, words
+from polykit.report.images import Image
 from polykit.report.numbers import Estimate
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is read, and what is sorted by: a number, or None for text and for what is missing."""
+    """What is read, and what is sorted by: a number, or None for text and for what is missing.
+
+    `link` is the id of the part of the page that tells more; `images` stand behind the text.
+    """
 
     text: str
     key: float | None = None
+    link: str = ""
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,32 @@ class Table:
     columns: tuple[str, ...]
     numeric: tuple[bool, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+
+def from_frame(name: str, title: str, note: str, frame: pd.DataFrame) -> Table:
+    """Make a table of a frame's columns, and of its index where that has names.
+
+    >>> made = from_frame("t", "T", "", pd.DataFrame({"pruner": ["snip"], "auc": [0.98765]}))
+    >>> made.columns, [cell.text for cell in made.rows[0]]
+    (('pruner', 'auc'), ['snip', '0.988'])
+    """
+    named = [level for level in frame.index.names if level is not None]
+    flat = frame.reset_index() if named else frame
+    numeric = tuple(pd.api.types.is_numeric_dtype(flat[column]) for column in flat.columns)
+    return Table(
+        name,
+        title,
+        note,
+        tuple(str(column).replace("_", " ") for column in flat.columns),
+        numeric,
+        tuple(tuple(map(_plain, row)) for row in flat.itertuples(index=False, name=None)),
+    )
+
+
+def _plain(value: Any) -> Cell:
+    if isinstance(value, float):
+        return Cell("–") if pd.isna(value) else Cell(words.number(value), value)
+    return Cell(str(value), float(value) if isinstance(value, int) else None)
 
 
 def exact(value: float) -> Cell:

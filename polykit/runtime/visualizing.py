@@ -238,8 +238,8 @@ def attribute_pixels(
     `integrated-gradients`: Captum's, from the input 0 (the mean colour where a dataset normalises,
     black where it does not), Gauss–Legendre with `steps` points; signed, and summing up to the
     unit's value less its value at 0 (Sundararajan et al. 2017, eq. 1). `saliency`: the largest
-    |gradient| of a pixel's channels (Simonyan et al. 2014, section 3.1). Picture by picture: in memory
-    is the graph of one pass of `steps` pictures.
+    |gradient| of a pixel's channels (Simonyan et al. 2014, section 3.1). Pictures go one by one: in
+    memory is the graph of one pass of `steps` pictures.
 
     Raises ModelError where the unit's value is not differentiable.
 

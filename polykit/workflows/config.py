@@ -61,14 +61,15 @@ class NetworksConfig(TrainingConfig, SweepConfig):
 def command_line(config: SweepConfig, words: Sequence[str], flags: Mapping[str, str]) -> str:
     """Write the command `words` with every option of `config` that is not its default.
 
-    `flags` names the options that are not called like their field.
+    `flags` names the options that are not called like their field; a field whose flag is empty is
+    none, since `words` hold its value.
     """
     line = list(words)
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
-        if value == info.get_default(call_default_factory=True):
-            continue
         flag = flags.get(name, f"--{name.replace('_', '-')}")
+        if not flag or value == info.get_default(call_default_factory=True):
+            continue
         if isinstance(value, bool):
             line.append(flag if value else f"--no-{flag.removeprefix('--')}")
         elif isinstance(value, Mapping):

@@ -5,8 +5,17 @@ import pytest
 from matplotlib.figure import Figure
 
 from polykit.report.render import inline_svg, png, svg
-from polykit.report.style import CONTROL, DENSE, INK, figure_style, looks
+from polykit.report.style import (
+    CONTROL,
+    DENSE,
+    DENSE_COLOR,
+    INK,
+    cluster_looks,
+    figure_style,
+    looks,
+)
 
+CS = "#6549ea"
 OKABE_ITO = {"magnitude": "#0072b2", "force": "#d55e00", "snip": "#009e73", "actgrad": "#cc79a7"}
 
 
@@ -30,6 +39,19 @@ def settings():
 def test_built_in_pruners_keep_their_colour_in_any_company(company):
     table = looks([*OKABE_ITO, *company])
     assert {name: table[name].color for name in OKABE_ITO} == OKABE_ITO
+
+
+def test_continuous_sparsification_has_one_colour_by_either_name():
+    both = ("cs", "continuous-sparsification", "cs:epochs=10")
+    assert {looks([name, "force", "wanda"])[name].color for name in both} == {CS}
+    assert looks(["wanda"])["wanda"].color != CS
+
+
+def test_clusters_keep_their_looks_and_noise_is_grey():
+    table = cluster_looks([-1, 0, 1, 9])
+    assert table[-1].color == DENSE_COLOR
+    assert cluster_looks([1])[1] == table[1]
+    assert len({look.color for look in table.values()}) == 4
 
 
 def test_other_pruners_get_stable_colours_of_their_own():

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting and filtering of tables. Without it the page reads the same, unsorted.
+// Sorting and filtering of tables, opening of units. Without it the page reads the same, unsorted.
 for (const table of document.querySelectorAll("table.data")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
@@ -34,5 +34,26 @@ for (const table of document.querySelectorAll("table.data")) {
     count.textContent = wanted.length
       ? `${shown} of ${body.rows.length} rows`
       : `${body.rows.length} rows`;
+  });
+}
+// A link to a unit opens it and takes the keyboard there.
+const openLinked = () => {
+  const unit = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!unit || !unit.matches("details.unit")) return;
+  unit.open = true;
+  unit.querySelector("summary").focus({ preventScroll: true });
+  unit.scrollIntoView();
+};
+addEventListener("hashchange", openLinked);
+for (const link of document.querySelectorAll('td a[href^="#"]')) {
+  link.addEventListener("click", () => setTimeout(openLinked)); // again, if it was closed since
+}
+openLinked();
+for (const button of document.querySelectorAll("[data-all]")) {
+  button.closest(".tools").hidden = false;
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-pressed") !== "true";
+    for (const unit of document.querySelectorAll("details.unit")) unit.open = open;
+    button.setAttribute("aria-pressed", String(open));
   });
 }

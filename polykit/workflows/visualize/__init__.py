@@ -1,0 +1,1 @@
+"""Pictures of units: grown to raise them, and with the pixels that made their value."""

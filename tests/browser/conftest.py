@@ -1,0 +1,91 @@
+"""A headless Chromium, the system's own, and pages for it to open."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from polykit.report.page import write_report
+
+from ..report import conftest as analyses
+from ..report.clusters import conftest as atlases
+from ..report.laboratory import conftest as laboratories
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+Opener = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    assert found, f"these tests need one of {', '.join(NAMES)}; install one, as .ci/run does"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Opener]:
+    """Open a page file; whatever the console says, or the page asks of the network, fails."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(path: Path, *, width: int = 1200, scheme: str = "light", script: bool = True):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            java_script_enabled=script,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:"))
+                or complaints.append(f"request: {request.url}")
+            ),
+        )
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture(scope="session")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run of clusters, with a dissection and a visualisation below it."""
+    return write_report(atlases.make_atlas(tmp_path_factory.mktemp("atlas"), size=(48, 64)))
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory, atlas: Path) -> dict[str, Path]:
+    """One page of every workflow."""
+    below = atlas.parent
+    runs = {
+        "dissect": atlases.read(below / "dissections" / "first"),
+        "visualize": atlases.read(below / "visualizations" / "first"),
+        "analyze": analyses.build(
+            tmp_path_factory.mktemp("run"), densities=(0.5, 0.1), seeds=(0, 1), width=12
+        ),
+        "laboratory": laboratories.build(tmp_path_factory.mktemp("run"), N1=laboratories.Truth()),
+    }
+    return {"clusters": atlas, **{name: write_report(run) for name, run in runs.items()}}
