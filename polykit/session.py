@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -27,10 +27,14 @@ from polykit.types import Data
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.analyze.setup import resolve
 from polykit.workflows.catalogue import WORKFLOWS, workflow_of
+from polykit.workflows.clusters.config import ClustersConfig
+from polykit.workflows.clusters.setup import resolve as resolve_clusters
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.plugins import load_data as load
 
 _log = logging.getLogger("polykit")
+
+Config = TypeVar("Config", bound=SweepConfig)
 
 
 class Plan(Protocol):
@@ -244,14 +248,7 @@ def analyze(
     fields: dict[str, Any] = dict(options)
     fields |= {"pruners": pruner_names} if pruners is not None else {}
     fields |= {"metrics": metric_names} if metrics is not None else {}
-    fields["model"] = model if isinstance(model, str) else type(model).__name__
-    fields["dataset"] = dataset if isinstance(dataset, str) else type(dataset).__name__
-    data = None if isinstance(dataset, str) else as_data(dataset, name=fields["dataset"])
-    try:
-        config = AnalyzeConfig(**fields)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise UsageError(f"analyze: {problems}") from None
+    config, data = _configured(AnalyzeConfig, "analyze", model, dataset, fields)
     setup = resolve(
         config,
         registry or Registry.discover(),
@@ -260,14 +257,64 @@ def analyze(
         pruners=own_pruners,
         metrics=own_metrics,
     )
+    return _begin(setup, out, runs_dir, resume)
+
+
+def clusters(
+    model: str | nn.Module = "convnet",
+    dataset: Any = "digits",
+    *,
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    resume: bool = False,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Run:
+    """Find units whose strongest pictures fall into several groups; return the run.
+
+    `model` is a name or your own module, which is left as it is and counts as trained unless
+    `epochs` is given. `dataset` is a name, a torch Dataset or DataLoader, a pair of tensors, or a
+    mapping with train, validation and test. `options` are the fields of `ClustersConfig`. With
+    `resume`, a run in `out` goes on.
+
+    Raises PolykitError where nothing can be run; cells that fail alone are in `Run.failures`.
+
+    Example (not run here, since it trains)::
+
+        run = polykit.clusters("convnet", "digits", layers=("conv3",), units=("0-7",))
+        run.summary()
+    """
+    config, data = _configured(ClustersConfig, "clusters", model, dataset, options)
+    own = None if isinstance(model, str) else model
+    setup = resolve_clusters(config, registry or Registry.discover(), model=own, data=data)
+    return _begin(setup, out, runs_dir, resume)
+
+
+def _configured(
+    config: type[Config], name: str, model: str | nn.Module, dataset: Any, options: dict[str, Any]
+) -> tuple[Config, Data | None]:
+    """Make the configuration; a caller's own model and data are named after their class."""
+    fields = dict(options)
+    fields["model"] = model if isinstance(model, str) else type(model).__name__
+    fields["dataset"] = dataset if isinstance(dataset, str) else type(dataset).__name__
+    data = None if isinstance(dataset, str) else as_data(dataset, name=fields["dataset"])
+    try:
+        return config(**fields), data
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise UsageError(f"{name}: {problems}") from None
+
+
+def _begin(prepared: Any, out: str | Path | None, runs_dir: str | Path, resume: bool) -> Run:
+    """Run what is prepared in a new directory, or go on with the run of its kind in `out`."""
     place = None if out is None else Path(out)
     if resume and place is not None and (place / "run.json").is_file():
         store = RunStore.open(place)
-        if _config(store) != config or store.meta["plugins"] != setup.plugins:
+        if _config(store) != prepared.config or store.meta["plugins"] != prepared.plugins:
             raise RunError(f"{place} holds a run of another configuration; choose another `out`")
     else:
-        store = _create(setup, place, Path(runs_dir), config.command())
-    return _carry_out(setup, store)
+        store = _create(prepared, place, Path(runs_dir), prepared.config.command())
+    return _carry_out(prepared, store)
 
 
 def _own(plugins: Sequence[Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from polykit.registry import Registry
     from polykit.session import Run
 
+PARTS, ROWS = 8, 100
+"""How many parts of a verdict, and rows of numbers, are printed at most."""
+
 
 def carry_out(
     state: State, start: Callable[[Registry], Run], *, as_json: bool, report: bool
@@ -62,20 +65,21 @@ def show(run: Run, *, as_json: bool) -> None:
 
 
 def _print_findings(run: Run) -> None:
-    """Print the answer in words, then the numbers behind it."""
+    """Print the answer in words, then the numbers behind it; the first of them if they are many."""
     verdict = run.verdict()
     say(verdict.answer)
-    for name, sentences in verdict.parts:
+    for name, sentences in verdict.parts[:PARTS]:
         say(f"\n{name}")
         for sentence in sentences:
             say(f"  {sentence}")
-    numbers = run.summary()
+    numbers = run.summary().head(ROWS)
     table = new_table(*map(str, numbers.index.names), *map(str, numbers.columns))
     for place, row in zip(numbers.index, numbers.to_dict("records"), strict=True):
         table.add_row(*(_text(value) for value in (*place, *row.values())))
     say("")
     print_table(table)
-    say("")
+    left = len(run.summary()) - len(numbers)
+    say(f"and {left} more: polykit runs show --json {run.path}\n" if left else "")
 
 
 def _text(value: object) -> str:

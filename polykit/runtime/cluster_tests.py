@@ -6,7 +6,8 @@ density that is singular, as behind a ReLU, has stable modes. So a split must pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from polykit.runtime.clustering import (
     partition,
 )
 
-SHARE = 1 - np.exp(-1)
+SHARE = 1 - math.exp(-1)
 """Share of the points in a subsample: as many as a bootstrap sample has different ones."""
 
 DISSOLVED = 0.5
@@ -86,14 +87,15 @@ def find_clusters(
         return together
     blob = one_blob(vectors, draw)
 
-    def null() -> float:
+    observed = strength(found.labels, jaccard)
+
+    def as_strong() -> bool:
         made = distances(embed(blob(draw), recipe, mean, std))
         split = partition(made, recipe)
-        if split.clusters < 2:
-            return 0.0
-        return strength(split.labels, stability(split.labels, made, recipe, draw, resamples))
+        again = comebacks(split.labels, made, recipe, draw, resamples)
+        return reaches(observed, split, again, resamples)
 
-    p = monte_carlo(strength(found.labels, jaccard), null, nulls)
+    p = monte_carlo(as_strong, nulls)
     if p > LEVEL:
         return Tested(together.labels, together.probabilities, (), found, p)
     lasting.sort(key=lambda cluster: -int(np.sum(found.labels == cluster)))
@@ -113,15 +115,19 @@ def stability(
     drawn (Hennig 2007). Subsamples without replacement: points drawn twice would be infinitely
     dense places.
     """
-    n, clusters = len(labels), int(labels.max()) + 1
-    count, again = round(SHARE * n), recipe.smaller(float(SHARE))
-    total = np.zeros(clusters)
+    return np.mean(list(comebacks(labels, apart, recipe, draw, resamples)), axis=0)  # type: ignore[no-any-return]
+
+
+def comebacks(
+    labels: Labels, apart: Vectors, recipe: Recipe, draw: np.random.Generator, resamples: int
+) -> Iterator[NDArray[np.float64]]:
+    """Yield each cluster's largest Jaccard index `[clusters]` in one subsample after the other."""
+    n, clusters = len(labels), int(labels.max(initial=NOISE)) + 1
+    count, again = round(SHARE * n), recipe.smaller(SHARE)
     for _ in range(resamples):
         drawn = np.sort(draw.choice(n, count, replace=False))
-        total += jaccard(
-            labels[drawn], partition(apart[np.ix_(drawn, drawn)], again).labels, clusters
-        )
-    return total / resamples
+        there = partition(apart[np.ix_(drawn, drawn)], again).labels
+        yield jaccard(labels[drawn], there, clusters)
 
 
 def jaccard(ours: Labels, theirs: Labels, clusters: int) -> NDArray[np.float64]:
@@ -146,14 +152,30 @@ def strength(labels: Labels, stable: NDArray[np.float64]) -> float:
     return float((sizes * stable).sum() / len(labels))
 
 
-def monte_carlo(observed: float, null: Callable[[], float], draws: int) -> float:
-    """Return the share of values, `observed` and `draws` of the null, that reach `observed`.
+def reaches(
+    observed: float, split: Partition, comebacks: Iterator[NDArray[np.float64]], resamples: int
+) -> bool:
+    """Whether a split is as strong as `observed`; looks at no more subsamples than that takes."""
+    if split.clusters < 2:
+        return False
+    shares = np.bincount(split.labels[split.labels != NOISE]) / len(split.labels)
+    left, total = resamples, 0.0
+    while total + left * shares.sum() >= observed * resamples:
+        if left == 0:
+            return True
+        total += float(shares @ next(comebacks))
+        left -= 1
+    return False
+
+
+def monte_carlo(as_strong: Callable[[], bool], draws: int) -> float:
+    """Return the share of the observed and `draws` of the null that are as strong as observed.
 
     Stops as soon as the result must lie above LEVEL (Besag & Clifford 1991).
     """
     reached = 0
     for made in range(1, draws + 1):
-        reached += null() >= observed
+        reached += as_strong()
         if 1 + reached > LEVEL * (draws + 1):
             return (1 + reached) / (1 + made)
     return (1 + reached) / (1 + draws)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.cluster import HDBSCAN
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
@@ -98,12 +99,14 @@ def partition(apart: Vectors, recipe: Recipe) -> Partition:
     n = len(apart)
     if n < 2 * recipe.min_cluster_size or n <= recipe.min_samples:
         return Partition(np.full(n, NOISE), np.zeros(n))
-    found = HDBSCAN(
+    method = HDBSCAN(
         min_cluster_size=recipe.min_cluster_size,
         min_samples=recipe.min_samples + 1,  # scikit-learn counts the point itself
         metric="precomputed",
         copy=True,
-    ).fit(apart)
+    )
+    with config_context(assume_finite=True, skip_parameter_validation=True):  # as long as the work
+        found = method.fit(apart)
     return Partition(found.labels_.astype(np.int64), found.probabilities_)
 
 

@@ -97,7 +97,7 @@ def _members(
         wanted = torch.cat([summary.pictures[place] for place in places]).unique()
         pool = shards.gather(wanted)
         for place in places:
-            rows = torch.searchsorted(pool.index, summary.pictures[place])
+            rows = torch.searchsorted(pool.index, summary.pictures[place].contiguous())
             yield place, units[place], Chunk(pool.index[rows], pool.label[rows], pool.values[rows])
 
 
