@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from polykit.errors import DataError
-from polykit.runtime.splits import TensorSplit
+from polykit.runtime.splits import SPLITS, TensorSplit, indexed
 from polykit.types import Data, Split
 from polykit_builtins.datasets.autoencoder import train_autoencoder
+from polykit_builtins.datasets.class_names import class_names
 from polykit_builtins.datasets.digits import Digits
 from polykit_builtins.datasets.imagefolder import MEAN, STD, ImageFolder, read_rgb
 from polykit_builtins.datasets.vision import ROOT_VARIABLE, Cifar10, FashionMnist, Mnist
@@ -235,6 +237,104 @@ def test_pictures_of_any_mode_become_rgb(mode: str, tmp_path: Path) -> None:
     rgb = read_rgb(str(path))
     assert rgb.mode == "RGB"
     assert np.asarray(rgb).min() == 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (5000, 4000)])
+def test_pictures_of_any_size_are_brought_to_the_crop(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    folder(tmp_path, n=3)
+    Image.new("RGB", size, (255, 0, 51)).save(tmp_path / "cat" / "odd.jpg", quality=100)
+    data = ImageFolder(path=str(tmp_path), validation=0.3, test=0.3, **SMALL).load()
+    shown = {
+        data.source(part, int(index)): data.picture(x)
+        for part in SPLITS
+        for index, x, _ in indexed(getattr(data, part), 1)
+    }
+    assert data.skipped() == []
+    expected = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    torch.testing.assert_close(shown["cat/odd.jpg"], expected, atol=0.01, rtol=0)
+
+
+def test_a_picture_too_thin_to_be_resized_is_skipped(tmp_path: Path) -> None:
+    """Its short side at 256 pixels, the long one would take 3 GB."""
+    folder(tmp_path, "train", "val", "test", n=3)
+    Image.new("RGB", (1, 15_000)).save(tmp_path / "train" / "cat" / "thin.png")
+    data = ImageFolder(path=str(tmp_path)).load()
+    assert sum(len(x) for x, _ in data.train.batches(2)) == 6
+    (line,) = data.skipped()
+    assert "thin.png: 1×15000 pixels are too long and thin" in line
+
+
+def test_pictures_can_be_shown_as_they_are_stored(tmp_path: Path) -> None:
+    """Without resizing, what is shown is the file's centre, and the source leads to the file."""
+    rng = np.random.default_rng(0)
+    for part, name in product(("train", "val"), ("cat", "dog")):
+        (tmp_path / part / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = rng.integers(0, 256, (12, 14, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.png")
+    data = ImageFolder(path=str(tmp_path), **SMALL).load()
+    for part in SPLITS:
+        for indices, x, _ in indexed(getattr(data, part), 2):
+            for index, shown in zip(indices.tolist(), data.picture(x), strict=True):
+                stored = np.asarray(Image.open(tmp_path / data.source(part, index)))
+                inner = torch.from_numpy(stored[2:10, 3:11].copy()).permute(2, 0, 1) / 255
+                torch.testing.assert_close(shown, inner, atol=1e-5, rtol=0)
+
+
+def test_digits_and_vision_data_are_shown_in_grey_or_colour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, _ = write_mnist(tmp_path, "MNIST", 50)
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    data = Mnist().load()
+    x = torch.cat([joined(data.train)[0], joined(data.validation)[0]])
+    shown = (data.picture(x) * 255).round().to(torch.uint8)
+    assert torch.equal(shown[:, 0], shown[:, 2])
+    assert {p.numpy().tobytes() for p in shown[:, 1]} == {p.tobytes() for p in pixels}
+    digits = Digits().load()
+    x, _ = joined(digits.test)
+    assert torch.equal(digits.picture(x), x.expand(-1, 3, -1, -1))
+    assert digits.source("test", 0) == ""
+
+
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_a_file_names_the_classes(separator: str, tmp_path: Path) -> None:
+    rows = [("n1", "crane"), ("n2", "crane, bird"), ("n3", "tench, Tinca tinca"), ("n9", "cat")]
+    file = tmp_path / "words.txt"
+    file.write_text("\n".join(separator.join(row) for row in rows) + "\n\n", encoding="utf-8")
+    for name in ("n1", "n2", "n3", "other"):
+        for number in range(4):
+            picture(tmp_path / "data" / name / f"{number}.png")
+    options = {"path": str(tmp_path / "data"), "names": str(file), **SMALL}
+    data = ImageFolder(**options).load()
+    assert data.classes == ("n1", "n2", "n3", "other")
+    assert data.names == ("crane", "crane, bird", "tench", "other")
+    assert ImageFolder(**{**options, "names": ""}).load().names == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe\xff", "cannot be read"),
+        (b"n1 crane\nn2\n", "line 2: 'n2' has no folder and name"),
+        (b"n7 crane\n", "names none of the 2 class folders, such as cat"),
+    ],
+)
+def test_files_that_name_no_classes_are_refused(
+    text: bytes | None, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "words.txt"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        ImageFolder(path=str(folder(tmp_path / "data")), names=str(file)).load()
+
+
+def test_a_thousand_other_folders_are_not_taken_for_imagenet() -> None:
+    assert class_names([f"n{number:08}" for number in range(1000)], "") == ()
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from math import sqrt
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -17,6 +18,8 @@ from torchvision import models
 from polykit.api import Model
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
+from polykit.runtime.trace import trace
+from polykit_builtins.models.convnet import Convnet
 from polykit_builtins.models.factory import Factory
 from polykit_builtins.models.mlp import Mlp
 from polykit_builtins.models.torchvision_zoo import TorchvisionModel, replace_head
@@ -78,6 +81,57 @@ def test_mlp_refuses_bad_options(options: dict[str, object]) -> None:
 def test_mlp_reads_widths_as_text(registry: Registry) -> None:
     assert registry.create("model", "mlp:widths=300x100").instance.widths == (300, 100)
     assert registry.create("model", "mlp:widths=30,10,init=he").instance.widths == (30, 10)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 33, 20)])
+def test_convnet_takes_small_pictures_of_any_size(shape: tuple[int, ...]) -> None:
+    model = Convnet().build(shape, 10)
+    x = torch.randn(2, *shape)
+    maps = [call for call in trace(model, x).calls if call.kind == "conv"]
+    sizes = [tuple(side // 2**halvings for side in shape[1:]) for halvings in range(3)]
+    assert [call.shape for call in maps] == [(16, *sizes[0]), (32, *sizes[1]), (32, *sizes[2])]
+    assert model(x).shape == (2, 10)
+
+
+def test_convnet_is_made_as_its_options_say(registry: Registry) -> None:
+    spec = "convnet:channels=8x16,kernel=5,pools=2,hidden=0"
+    plugin = registry.create("model", spec).instance
+    network = plugin.build((2, 9, 9), 3)
+    assert list(dict(network.named_children())) == [
+        *("conv1", "relu1", "conv2", "relu2", "pool2", "flatten", "output")
+    ]
+    assert [m.kernel_size for m in network if isinstance(m, nn.Conv2d)] == [(5, 5), (5, 5)]
+    assert network.output.in_features == 16 * 4 * 4
+    dropping = Convnet(hidden=7, dropout=0.5).build((1, 8, 8), 3)
+    assert dropping.get_submodule("dropout").p == 0.5
+    assert Convnet(pools=()).build((1, 8, 8), 3).get_submodule("hidden").in_features == 32 * 64
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"channels": ()}, {"channels": (4, 0)}, {"kernel": 2}, {"pools": (4,)}, {"pools": (0,)}),
+        {"hidden": 0, "dropout": 0.5},
+    ],
+)
+def test_convnet_refuses_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Convnet(**options)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 9, 3), (1, 3, 9)])
+def test_convnet_refuses_what_it_cannot_take(shape: tuple[int, ...]) -> None:
+    sides = "×".join(map(str, shape))
+    with pytest.raises(ModelError, match=f"of shape {sides} .*pictures of at least 4×4 pixels"):
+        Convnet().build(shape, 2)
+
+
+def test_convnet_redraws_all_its_weights() -> None:
+    plugin = Convnet()
+    network = plugin.build((1, 8, 8), 10)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    plugin.redraw(network)
+    assert all(not torch.equal(value, before[name]) for name, value in network.named_parameters())
 
 
 def test_torchvision_models_answer_to_their_names(registry: Registry) -> None:

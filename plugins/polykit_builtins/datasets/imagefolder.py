@@ -140,9 +140,8 @@ class Pictures(TorchDataset[tuple[Tensor, int]]):
                 f"imagefolder: {folder} has classes without training pictures: "
                 f"{', '.join(unknown)}; add them to train, or take them away"
             )
-        found = [
-            (file, classes.index(name)) for name in here for file in files_below(folder / name)
-        ]
+        label = {name: number for number, name in enumerate(classes)}
+        found = [(file, label[name]) for name in here for file in files_below(folder / name)]
         if not found:
             raise DataError(f"imagefolder: {folder} holds no pictures in class folders; add some")
         files, labels = zip(*found, strict=True)

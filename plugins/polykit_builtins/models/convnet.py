@@ -10,7 +10,7 @@ from pydantic import model_validator
 from torch import nn
 
 from polykit.api import Field, IntList, Model
-from polykit.errors import ModelError
+from polykit_builtins.models.fitting import check_fit
 
 
 class Convnet(Model):
@@ -55,14 +55,9 @@ class Convnet(Model):
         return self
 
     def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
-        """Return a new network for pictures `[n, channels, height, width]`."""
-        if len(input_shape) != 3:
-            raise ModelError(
-                f"convnet takes pictures of channels × height × width, not inputs of shape "
-                f"{'×'.join(map(str, input_shape))}; use a model for any shape, such as mlp"
-            )
+        """Return a new network for pictures `[n, channels, height, width]`; raise ModelError."""
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs, *size = input_shape
+        inputs, *sides = input_shape
         for number, channels in enumerate(self.channels, start=1):
             layers[f"conv{number}"] = nn.Conv2d(
                 inputs, channels, self.kernel, padding=self.kernel // 2
@@ -70,15 +65,10 @@ class Convnet(Model):
             layers[f"relu{number}"] = nn.ReLU()
             if number in self.pools:
                 layers[f"pool{number}"] = nn.MaxPool2d(2)
-                size = [side // 2 for side in size]
+                sides = [side // 2 for side in sides]
             inputs = channels
-        if min(size) < 1:
-            raise ModelError(
-                f"convnet: {len(set(self.pools))} max-pools leave nothing of pictures of "
-                f"{input_shape[1]}×{input_shape[2]} pixels; name fewer in pools"
-            )
         layers["flatten"] = nn.Flatten()
-        features = inputs * prod(size)
+        features = max(1, inputs * prod(sides))
         if self.hidden:
             layers["hidden"] = nn.Linear(features, self.hidden)
             layers["relu"] = nn.ReLU()
@@ -86,4 +76,13 @@ class Convnet(Model):
                 layers["dropout"] = nn.Dropout(self.dropout)
             features = self.hidden
         layers["output"] = nn.Linear(features, outputs)
-        return nn.Sequential(layers)
+        network, least = nn.Sequential(layers), 2 ** len(set(self.pools))
+        check_fit(
+            network,
+            "convnet",
+            input_shape,
+            outputs,
+            f"it needs pictures of at least {least}×{least} pixels: name fewer pools, or for other "
+            f"inputs take mlp",
+        )
+        return network
