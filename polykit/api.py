@@ -15,9 +15,9 @@ Importing this module imports no torch, so listing plugins stays quick.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 import pluggy
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -63,6 +63,7 @@ __all__ = [
     "SaliencyPruner",
     "StreamingMetric",
     "StructuralPruner",
+    "Train",
     "hookimpl",
 ]
 
@@ -111,11 +112,37 @@ class Options(BaseModel):
     argument: ClassVar[str] = ""
 
 
+class Train(Protocol):
+    """Trains copies of networks under a mask, for methods that train while they prune."""
+
+    def __call__(self, model: nn.Module, mask: Mask, /, *, epochs: int | None = None) -> nn.Module:
+        """Return a masked copy trained for so many epochs, by default as many as the user asked."""
+        ...
+
+
 class Pruner(Options, ABC):
     """Decides which candidate elements of a network are kept."""
 
     chooses_density: ClassVar[bool] = False
-    """True for a method that finds its own density and treats the one asked for as a wish."""
+    """True for a method that finds its own density when none is asked for, which is density 1."""
+
+    minimises: ClassVar[bool] = False
+    """True for a method that makes the objective small, instead of ranking parts by its slope."""
+
+    def prepare(
+        self,
+        model: nn.Module,
+        *,
+        candidates: Candidates,
+        generator: torch.Generator,
+        train: Train | None = None,
+    ) -> nn.Module:
+        """Return the network to prune: `model` itself, or a copy with other weights.
+
+        A method that rewinds weights or draws them anew says so here. The mask is sought in, and
+        put on, what comes back. `model` must be left as it was.
+        """
+        return model
 
     @abstractmethod
     def prune(
@@ -128,7 +155,7 @@ class Pruner(Options, ABC):
         candidates: Candidates,
         generator: torch.Generator,
         mask: Mask | None = None,
-        train: Callable[[nn.Module, Mask], nn.Module] | None = None,
+        train: Train | None = None,
     ) -> Mask:
         """Return a mask over `candidates` whose density is `density` to ±1 element.
 
@@ -192,7 +219,7 @@ class SaliencyPruner(Pruner):
         candidates: Candidates,
         generator: torch.Generator,
         mask: Mask | None = None,
-        train: Callable[[nn.Module, Mask], nn.Module] | None = None,
+        train: Train | None = None,
     ) -> Mask:
         """Score and cut, round by round; without `resurrect` what is gone stays gone.
 

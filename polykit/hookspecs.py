@@ -48,6 +48,16 @@ def polykit_epoch(
 
 
 @hookspec
+def polykit_pruning(
+    cell: str, pruner: str, step: int, steps: int, numbers: Mapping[str, float]
+) -> None:
+    """A pruner is at `step` of `steps`; `numbers` are its figures, such as density and loss.
+
+    A pruner that searches may begin again at step 1; its last word may add figures of the result.
+    """
+
+
+@hookspec
 def polykit_pruned(
     cell: str, pruner: str, density: float, achieved: float, mask: Mask | None
 ) -> None:

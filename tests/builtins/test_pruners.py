@@ -42,7 +42,7 @@ SAMPLES = 8
 BUILTIN = sorted(
     found.entry.name
     for found in Registry.discover().entries("pruner")
-    if found.distribution == "polykit" and issubclass(found.options, Pruner)
+    if found.distribution == "polykit" and issubclass(found.options, SaliencyPruner)
 )
 SETTINGS = list(itertools.product(get_args(Granularity), get_args(Competition)))
 Batches = list[tuple[Tensor, Tensor]]

@@ -18,6 +18,26 @@ def polykit_entries() -> list[Entry]:
             "keep what carries activation × gradient",
             "Hamblin et al. 2023, Pruning for feature-preserving circuits, §3",
         ),
+        *(
+            Entry(
+                "pruner",
+                name,
+                f"{_HERE}.continuous_sparsification:ContinuousSparsification",
+                f"learn the mask by gradient descent{more}",
+                "Savarese et al. 2020, Winning the lottery with continuous sparsification, §3",
+            )
+            for name, more in (
+                ("continuous-sparsification", ""),
+                ("cs", ": short for continuous-sparsification"),
+            )
+        ),
+        Entry(
+            "pruner",
+            "edge-popup",
+            f"{_HERE}.edge_popup:EdgePopup",
+            "learn which weights of an untouched network to keep",
+            "Ramanujan et al. 2020, What's hidden in a randomly weighted neural network?, §3",
+        ),
         Entry(
             "pruner",
             "force",
@@ -27,10 +47,24 @@ def polykit_entries() -> list[Entry]:
         ),
         Entry(
             "pruner",
+            "iterative-magnitude",
+            f"{_HERE}.iterative_magnitude:IterativeMagnitude",
+            "train, remove the smallest weights, rewind the rest, repeat",
+            "Frankle & Carbin 2019, The lottery ticket hypothesis, §2",
+        ),
+        Entry(
+            "pruner",
             "magnitude",
             f"{_HERE}.magnitude:Magnitude",
             "keep the largest weights",
             "Han et al. 2015, Learning both weights and connections, §3",
+        ),
+        Entry(
+            "pruner",
+            "prune-and-grow",
+            f"{_HERE}.prune_and_grow:PruneAndGrow",
+            "exchange the smallest weights for others while training",
+            "Mocanu et al. 2018, Sparse evolutionary training; Evci et al. 2020, RigL",
         ),
         Entry(
             "pruner",

@@ -16,6 +16,7 @@ from polykit.errors import DataError, ModelError, PluginError, PolykitError, Usa
 from polykit.runtime.blame import blaming
 from polykit.runtime.ensemble import Job, train_together
 from polykit.runtime.masking import apply_mask, dead_layers, mask_bytes
+from polykit.runtime.progress import watching
 from polykit.runtime.seeds import generator
 from polykit.runtime.splits import Samples
 from polykit.runtime.store import CellResult, RunStore, tensor_bytes
@@ -153,8 +154,7 @@ def _pruned(setup: Setup, store: RunStore, cell: Cell, networks: dict[Cell, _Net
     model = setup.build(cell.seed)
     if setup.config.prune_at == "trained":
         model.load_state_dict(store.read_tensors(Cell(cell.seed).name, "model.safetensors"))
-    model.eval()
-    found = _prune(setup, cell, model)
+    model, found = _prune(setup, cell, model.eval())
     network = _Network(setup, cell, model)
     network.pruned(found)
     network.measure("pruned")
@@ -191,20 +191,21 @@ def _train(
     return {}
 
 
-def _prune(setup: Setup, cell: Cell, model: nn.Module) -> Mask | Smaller:
+def _prune(setup: Setup, cell: Cell, model: nn.Module) -> tuple[nn.Module, Mask | Smaller]:
+    """Return the network that was pruned, and what the pruner left of it."""
     config, chosen = setup.config, setup.pruners[cell.pruner]
     order = torch.randperm(len(setup.data.train), generator=generator(cell.seed, "score"))
     batches = Samples(
         setup.data.train, order[: config.score_samples], min(256, config.eval_batch_size)
     )
 
-    def trained(network: nn.Module, mask: Mask) -> nn.Module:
+    def trained(network: nn.Module, mask: Mask, *, epochs: int | None = None) -> nn.Module:
         clone = copy.deepcopy(network)
         train(
             clone,
             setup.data,
             config.training,
-            setup.retrain_epochs,
+            setup.retrain_epochs if epochs is None else epochs,
             seed=cell.seed,
             device=setup.device,
             mask=mask,
@@ -217,20 +218,27 @@ def _prune(setup: Setup, cell: Cell, model: nn.Module) -> Mask | Smaller:
         "generator": generator(cell.seed, "prune", cell.pruner, cell.density),
     }
     pruner = chosen.instance
-    with blaming(pruner):
+    told = partial(setup.registry.notify, "polykit_pruning", cell=cell.name, pruner=cell.pruner)
+    with blaming(pruner), watching(told):
         found: Any
         if isinstance(pruner, StructuralPruner):
             wanted: type = Smaller
             found = pruner.shrink(model, setup.objective, batches, **arguments)
         else:
             wanted = Mask
+            model = pruner.prepare(
+                model,
+                candidates=setup.candidates,
+                generator=generator(cell.seed, "prepare", cell.pruner),
+                train=trained,
+            ).eval()
             found = pruner.prune(model, setup.objective, batches, **arguments, train=trained)
     if not isinstance(found, wanted):
         raise PluginError(
             f"pruner {cell.pruner!r} ({chosen.distribution}) gave {type(found).__name__}, no "
             f"{wanted.__name__}"
         )
-    return cast("Mask | Smaller", found)
+    return model, cast("Mask | Smaller", found)
 
 
 class _Network:
