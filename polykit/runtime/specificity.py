@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from polykit.errors import UsageError
 from polykit.runtime.separation import (
@@ -165,3 +166,14 @@ def chance_overlap(a: Mask, b: Mask, candidates: Candidates, rng: np.random.Gene
         return Overlap(1.0, 1.0, 1.0, 1.0)
     null = shared / (union - shared)
     return Overlap(both / (union - both), float(null.mean()), *interval(null))
+
+
+def shuffled(mask: Mask, candidates: Candidates, generator: torch.Generator) -> Mask:
+    """Return a random mask that keeps as many elements of each layer as `mask` does."""
+    keep = {}
+    for name, kept in candidates.elements(mask).items():
+        eligible = candidates.eligible_elements(name)
+        values = kept[eligible]
+        order = torch.randperm(len(values), generator=generator)
+        keep[name] = torch.zeros_like(kept).masked_scatter(eligible, values[order])
+    return candidates.mask(keep)

@@ -9,12 +9,22 @@ import pandas as pd
 _CELL = {"seed": "int64", "pruner": "str", "density": "float64"}
 _STATISTIC = {"metric": "str", "layer": "str", "statistic": "str", "value": "float64"}
 _LOSSES = {"epoch": "int64", "loss": "float64", "validation_loss": "float64"}
+_UNIT = {"layer": "str", "unit": "int64"}
 _NETWORK = {
     "scenario": "str",
     "dropout": "float64",
     "seed": "int64",
     "arm": "str",
     "ratio": "float64",
+}
+_VARIANT = {"unit": "str", "variant": "str", "kind": "str"}
+_PART = {
+    "unit": "str",
+    "cluster": "int64",
+    "control": "str",
+    "read_unit": "str",
+    "pruner": "str",
+    "density": "float64",
 }
 
 TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -45,12 +55,93 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "history": {**_NETWORK, **_LOSSES},
         "epochs": {**_NETWORK, "epoch": "int64", **_STATISTIC},
     },
+    "clusters": {
+        "rows": {**_UNIT, "statistic": "str", "value": "float64"},
+        "clusters": {
+            **_UNIT,
+            "cluster": "int64",
+            "size": "int64",
+            "medoid": "int64",
+            "activation": "float64",
+            "stability": "float64",
+            "purity": "float64",
+            "class": "str",
+            "name_purity": "float64",
+            "name": "str",
+        },
+        "members": {
+            **_UNIT,
+            "rank": "int64",
+            "picture": "int64",
+            "activation": "float64",
+            "cluster": "int64",
+            "probability": "float64",
+        },
+        "sensitivity": {
+            **_UNIT,
+            "setting": "str",
+            "clusters": "int64",
+            "noise_share": "float64",
+            "agreement": "float64",
+        },
+        "pictures": {"picture": "int64", "label": "int64", "class": "str", "source": "str"},
+        "history": {**_LOSSES, "validation_accuracy": "float64"},
+    },
+    "dissect": {
+        "rows": {
+            **_PART,
+            "objective": "str",
+            "seed": "int64",
+            "statistic": "str",
+            "value": "float64",
+        },
+        "activations": {
+            **_PART,
+            "picture": "int64",
+            "group": "str",
+            "held_out": "bool",
+            "before": "float64",
+            "after": "float64",
+        },
+        "layers": {
+            **_PART,
+            "layer": "str",
+            "kept": "int64",
+            "effective": "int64",
+            "parameters": "int64",
+        },
+        "overlaps": {
+            "unit": "str",
+            "pruner": "str",
+            "density": "float64",
+            "cluster_a": "int64",
+            "cluster_b": "int64",
+            "iou": "float64",
+            "chance": "float64",
+            "chance_low": "float64",
+            "chance_high": "float64",
+        },
+    },
+    "visualize": {
+        "rows": {**_VARIANT, "statistic": "str", "value": "float64"},
+        "images": {**_VARIANT, "number": "int64", "file": "str", "text": "str"},
+    },
 }
 """Workflow → table → column → type.
 
 In the laboratory's tables `arm` is dense, pruned, random, scratch or unpruned, and `ratio` the
 nominal pruning ratio, 0 for networks that were not pruned. `epochs` holds each metric's headline
 statistic after each epoch (0: before the first), `rows` every statistic after the last one.
+
+In the tables of clusters `picture` is an index into the split looked at, `cluster` −1 is noise,
+`medoid` the picture with the smallest sum of distances to its cluster (−1 for noise), `rank` 0 the
+unit's strongest picture, and `agreement` the adjusted Rand index with the setting asked for.
+Purities are missing where the data have no classes, stability for noise.
+
+In the tables of a dissection `unit` is `layer:index`, `control` is own, unit, weights or labels,
+`read_unit` the unit in which the part was sought, `density` what was asked for (1: the pruner
+chose), and `group` cluster, other or neither, seen from the part's cluster. `before` is the dense
+unit, `after` the unit masked to the part.
 """
 
 

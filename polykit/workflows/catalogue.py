@@ -16,6 +16,9 @@ from polykit.workflows.clusters import plan as clusters_plan
 from polykit.workflows.clusters import setup as clusters_setup
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.configs import CONFIGS
+from polykit.workflows.dissect import cells as dissect_cells
+from polykit.workflows.dissect import plan as dissect_plan
+from polykit.workflows.dissect import setup as dissect_setup
 from polykit.workflows.laboratory import cells as laboratory_cells
 from polykit.workflows.laboratory import plan as laboratory_plan
 from polykit.workflows.laboratory import setup as laboratory_setup
@@ -53,6 +56,13 @@ WORKFLOWS: Mapping[str, Workflow] = {
         clusters_plan.make_plan,
         clusters_cells.describe,
         clusters_cells.run,
+    ),
+    "dissect": Workflow(
+        CONFIGS["dissect"],
+        dissect_setup.resolve,
+        dissect_plan.make_plan,
+        dissect_cells.describe,
+        dissect_cells.run,
     ),
 }
 

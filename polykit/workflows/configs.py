@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.config import SweepConfig
+from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.laboratory.config import LaboratoryConfig
 
 CONFIGS: Mapping[str, type[SweepConfig]] = {
     "analyze": AnalyzeConfig,
     "laboratory": LaboratoryConfig,
     "clusters": ClustersConfig,
+    "dissect": DissectConfig,
 }

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from polykit.errors import UsageError
 from polykit.runtime import separation as sep
-from polykit.runtime.specificity import Groups, chance_overlap, dissociation, specificity
+from polykit.runtime.specificity import Groups, chance_overlap, dissociation, shuffled, specificity
 from polykit.types import Candidates
 
 groups = arrays(float, st.integers(1, 12), elements=st.integers(-3, 3).map(float))
@@ -180,15 +180,10 @@ def test_overlap_beside_what_random_masks_share(granularity):
     assert found.iou == pytest.approx(a.iou(b))
     assert found.low <= found.chance <= found.high
     pairs = []
-    for _ in range(300):  # brute force: shuffle one mask's elements within each layer
-        shuffled = {}
-        for name, kept in candidates.elements(b).items():
-            may = candidates.eligible_elements(name)
-            values = kept[may]
-            shuffled[name] = kept.masked_scatter(
-                may, values[torch.randperm(len(values), generator=draw)]
-            )
-        pairs.append(a.iou(candidates.mask(shuffled)))
+    for _ in range(300):
+        other = shuffled(b, candidates, draw)
+        assert other.layer_density() == b.layer_density()
+        pairs.append(a.iou(other))
     assert np.mean(pairs) == pytest.approx(found.chance, abs=0.02)
     assert np.quantile(pairs, 0.975) == pytest.approx(found.high, abs=0.08)
     same = chance_overlap(a, a, candidates, rng())

@@ -1,0 +1,84 @@
+"""`polykit dissect`: the parts that carry a unit's clusters, beside controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from polykit.cli import settings
+from polykit.cli.launch import WHAT, ConfigOption, DryRunOption, epilog, launch
+from polykit.cli.runs import (
+    PANEL,
+    RUNS,
+    JsonOption,
+    OutOption,
+    ReportOption,
+    ResumeOption,
+    RunsDirOption,
+    locate,
+)
+from polykit.errors import UsageError
+from polykit.workflows.dissect.config import FLAGS, DissectConfig
+
+EXAMPLES = """Cut units of a clusters run apart: for each cluster, the part of the network that carries it.
+
+\b
+  polykit dissect RUN
+  polykit dissect RUN --unit features.10:15 --pruner cs --pruner force
+  polykit dissect RUN --unit conv3:5 --density 0.02 --density 0.1
+  polykit dissect RUN --unit conv3:5 --pruner cs:epochs=60 --objective preserve
+  polykit dissect --resume RUN/dissections/NAME
+
+The same is done in other units, in a network with random weights and with shuffled labels, since a
+mask over many weights can be made to tell nearly anything apart.
+"""
+HOW, CHECKS = "How to cut", "How to check it"
+PLACES = {
+    **dict.fromkeys(("units", "seed", "options"), WHAT),
+    **dict.fromkeys(("held_out", "enough", "neither", "others", "randoms"), CHECKS),
+    **dict.fromkeys(("device", "engine", "threads", "eval_batch_size"), PANEL),
+}
+LAYOUT = settings.Layout(FLAGS, PLACES, HOW, (WHAT, HOW, CHECKS, PANEL), "POLYKIT_DISSECT_")
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+def dissect(
+    ctx: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="A run of clusters: its name or directory.")
+    ] = None,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    resume: ResumeOption = None,
+    out: OutOption = None,
+    runs_dir: RunsDirOption = RUNS,
+    as_json: JsonOption = False,
+    report: ReportOption = True,
+    **fields: Any,
+) -> None:
+    """See EXAMPLES, which is what `--help` shows."""
+    place = runs_dir
+    if run is not None:
+        path = locate(run, runs_dir)
+        fields["run"], place = str(path), path / "dissections"
+    elif resume is None:
+        raise UsageError("name a run of clusters, e.g. polykit dissect runs/NAME --unit conv3:5")
+    launch(
+        ctx,
+        DissectConfig,
+        fields,
+        file=config,
+        dry_run=dry_run,
+        resume=resume,
+        out=out,
+        runs_dir=place,
+        as_json=as_json,
+        report=report,
+    )
+
+
+settings.add_fields(dissect, DissectConfig, LAYOUT)
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(dissect)
