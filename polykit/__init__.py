@@ -1,8 +1,9 @@
 """polykit: any pruner × any metric × any model × any dataset.
 
 `polykit.analyze(model, dataset, …)` is the main job; `polykit.clusters(model, dataset, …)` looks
-for units that several groups of pictures drive; `polykit.open_run(path)` looks at a saved run. All
-are imported when first used, so that `import polykit` alone stays quick.
+for units that several groups of pictures drive, `polykit.dissect(run, …)` for the parts behind the
+groups; `polykit.open_run(path)` looks at a saved run. All are imported when first used, so that
+`import polykit` alone stays quick.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "analyze", "clusters", "open_run"]
+__all__ = ["Run", "analyze", "clusters", "dissect", "open_run"]
 
 if TYPE_CHECKING:
-    from polykit.session import Run, analyze, clusters, open_run
+    from polykit.session import Run, analyze, clusters, dissect, open_run
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,8 @@ from polykit.workflows.catalogue import WORKFLOWS, workflow_of
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve as resolve_clusters
 from polykit.workflows.config import SweepConfig
+from polykit.workflows.dissect.config import DissectConfig
+from polykit.workflows.dissect.setup import resolve as resolve_dissection
 from polykit.workflows.plugins import load_data as load
 
 _log = logging.getLogger("polykit")
@@ -290,6 +292,36 @@ def clusters(
     return _begin(setup, out, runs_dir, resume)
 
 
+def dissect(
+    run: str | Path,
+    *,
+    model: nn.Module | None = None,
+    dataset: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Run:
+    """Cut units of a run of `clusters` apart, each cluster's part beside controls; return the run.
+
+    `model` and `dataset` are the caller's own, where `run` was made with such. It goes to `out`, or
+    to a new directory in `dissections` below `run`; with `resume`, a run in `out` goes on.
+    `options` are the fields of `DissectConfig`.
+
+    Raises PolykitError where nothing can be run; cells that fail alone are in `Run.failures`.
+
+    Example (not run here, since it needs a run of `clusters`)::
+
+        found = polykit.dissect("runs/NAME", units=("conv3:5",), pruners=("cs", "force"))
+        found.verdict()
+    """
+    config = _built(DissectConfig, "dissect", {**options, "run": str(run)})
+    data = None if dataset is None else as_data(dataset, name=type(dataset).__name__)
+    known = registry or Registry.discover()
+    setup = resolve_dissection(config, known, model=model, data=data)
+    return _begin(setup, out, Path(run) / "dissections", resume)
+
+
 def _configured(
     config: type[Config], name: str, model: str | nn.Module, dataset: Any, options: dict[str, Any]
 ) -> tuple[Config, Data | None]:
@@ -298,8 +330,13 @@ def _configured(
     fields["model"] = model if isinstance(model, str) else type(model).__name__
     fields["dataset"] = dataset if isinstance(dataset, str) else type(dataset).__name__
     data = None if isinstance(dataset, str) else as_data(dataset, name=fields["dataset"])
+    return _built(config, name, fields), data
+
+
+def _built(config: type[Config], name: str, fields: Mapping[str, Any]) -> Config:
+    """Make the configuration, or say what is wrong with it."""
     try:
-        return config(**fields), data
+        return config(**fields)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         raise UsageError(f"{name}: {problems}") from None

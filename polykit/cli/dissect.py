@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,7 @@ from polykit.cli.runs import (
 from polykit.errors import UsageError
 from polykit.workflows.dissect.config import FLAGS, DissectConfig
 
-EXAMPLES = """Cut units of a clusters run apart: for each cluster, the part of the network that carries it.
+EXAMPLES = """Cut units of a clusters run apart: for each cluster, the part that carries it.
 
 \b
   polykit dissect RUN
