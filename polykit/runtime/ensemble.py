@@ -2,35 +2,39 @@
 
 A small network's step is mostly overhead, which a batch of networks shares. Each member sees the
 samples, the dropout and the mask that it would see alone, so its company changes nothing but
-rounding. Networks that cannot be stacked are trained one by one.
+rounding. Networks that cannot be stacked are trained one by one. Several ensembles train side by
+side: that makes more of a processor than to share one small step among its cores.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Lock
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn.functional import pad
 
 from polykit.errors import TrainingError
-from polykit.runtime.dropout import Dropouts, dropout_shapes, replace_dropout
+from polykit.runtime.devices import cpu_threads
+from polykit.runtime.dropout import Dropouts, replace_dropout
 from polykit.runtime.masking import apply_mask, on_model
 from polykit.runtime.objectives import task_loss
 from polykit.runtime.seeds import generator
 from polykit.runtime.splits import TensorSplit
+from polykit.runtime.stacked import stacked
 from polykit.runtime.training import Epoch, History, Progress, make_optimizer, not_finite, train
 from polykit.runtime.training_config import TrainingConfig
 from polykit.types import Data, Mask
 
-EVALUATION_ROWS = 2**15
-"""Validation samples, of all members together, in one forward pass."""
+EVALUATION_ROWS = 2**8
+"""Validation samples of each member in one forward pass."""
 
 _PLAIN = (
     nn.Linear,
@@ -70,27 +74,37 @@ def train_together(
     *,
     device: torch.device,
     together: int = 32,
+    workers: int = 1,
     on_epoch: Callable[[int, Epoch], None] | None = None,
 ) -> list[History]:
     """Train every job's network in place, as `runtime.training.train` does; return the histories.
 
-    Up to `together` networks of one kind make up an ensemble; in plain chains of layers they may
-    differ in widths. `on_epoch(index, epoch)` is called with the job's place after each epoch of
-    its ensemble, when its network holds the weights of that epoch. Results differ from training
-    one by one by rounding only: about 5e-7 after an epoch, and what training makes of it later.
+    At most `together` networks of one kind make up an ensemble; in plain chains of layers they may
+    differ in widths. On a CPU `workers` of them train at once, each with as many threads as torch
+    uses now; a network that is trained alone has the threads of them all. `on_epoch(index,
+    epoch)` is called with the job's place after each epoch of its ensemble, when its network holds
+    the weights of that epoch; one call at a time, from any thread. Results differ from training one
+    by one by rounding only: about 5e-7 after an epoch, and what training makes of it later.
 
-    Memory: parameters, gradients and the optimiser's state of one ensemble, the data of its
-    members on `device`, and one batch for each.
+    Memory: for each ensemble in training parameters, gradients and the optimiser's state, the data
+    of its members on `device`, and one batch for each.
 
     Raises TrainingError if a loss stops being a finite number.
     """
     histories: dict[int, History] = {}
-    for places in _ensembles(jobs, together):
-        tells = [partial(on_epoch, place) if on_epoch else None for place in places]
-        if len(places) == 1:
-            job = jobs[places[0]]
-            found = [
-                train(
+    one_at_a_time = Lock()
+
+    def tell(place: int, epoch: Epoch) -> None:
+        if on_epoch is not None:
+            with one_at_a_time:
+                on_epoch(place, epoch)
+
+    groups = list(_ensembles(jobs, together))
+    with cpu_threads(workers * torch.get_num_threads()):
+        for place, *others in groups:
+            if not others:
+                job = jobs[place]
+                histories[place] = train(
                     job.model,
                     job.data,
                     config,
@@ -99,15 +113,40 @@ def train_together(
                     device=device,
                     mask=job.mask,
                     checkpoint=job.checkpoint,
-                    on_epoch=tells[0],
+                    on_epoch=partial(tell, place),
                 )
-            ]
-        else:
-            found = _Ensemble([jobs[place] for place in places], config, device).train(
-                epochs, tells
-            )
-        histories |= zip(places, found, strict=True)
+    stop = Event()
+
+    def train_ensemble(places: Sequence[int]) -> None:
+        ensemble = _Ensemble([jobs[place] for place in places], config, device)
+        found = ensemble.train(epochs, [partial(tell, place) for place in places], stop)
+        histories.update(zip(places, found, strict=True))
+
+    ensembles = [places for places in groups if len(places) > 1]
+    if workers == 1 or device.type != "cpu":
+        for places in ensembles:
+            train_ensemble(places)
+    else:
+        _at_once(train_ensemble, ensembles, workers, stop)
     return [histories[place] for place in range(len(jobs))]
+
+
+def _at_once(
+    work: Callable[[Sequence[int]], None],
+    ensembles: Sequence[Sequence[int]],
+    workers: int,
+    stop: Event,
+) -> None:
+    """Do the work on each ensemble, in threads; an error in one of them stops the others."""
+    with ThreadPoolExecutor(workers) as executor:
+        futures = [executor.submit(work, places) for places in ensembles]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:  # Ctrl-C, too
+            stop.set()
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _ensembles(jobs: Sequence[Job], together: int) -> Iterator[list[int]]:
@@ -117,7 +156,8 @@ def _ensembles(jobs: Sequence[Job], together: int) -> Iterator[list[int]]:
         kinds.setdefault(_kind(job, place), []).append(place)
     for places in kinds.values():
         places.sort(key=lambda place: (-_size(jobs[place].model), place))
-        yield from (places[i : i + together] for i in range(0, len(places), together))
+        size = math.ceil(len(places) / math.ceil(len(places) / together))
+        yield from (places[i : i + size] for i in range(0, len(places), size))
 
 
 def _kind(job: Job, place: int) -> object:
@@ -176,8 +216,8 @@ class _Ensemble:
         self._template = copy.deepcopy(jobs[0].model)
         noises = replace_dropout(self._template)
         first = next(jobs[0].data.train.batches(1))[0].to(device)
-        shapes = [dropout_shapes(job.model, first) for job in jobs] if noises else []
-        self._dropouts = Dropouts(noises, shapes)
+        self._dropouts = Dropouts(noises, [job.model for job in jobs], first)
+        self._forward = stacked(self._template)
         own = [dict(job.model.named_parameters()) for job in jobs]
         self._parameters = {
             name: _stack([parameters[name].detach() for parameters in own]).requires_grad_()
@@ -192,9 +232,11 @@ class _Ensemble:
         self._train = _stacked_split([data.train for data in worlds], device)
         self._validation = _stacked_split([data.validation for data in worlds], device)
 
-    def train(self, epochs: int, tells: Sequence[Callable[[Epoch], None] | None]) -> list[History]:
+    def train(
+        self, epochs: int, tells: Sequence[Callable[[Epoch], None]], stop: Event
+    ) -> list[History]:
         for number in range(1, epochs + 1):
-            if all(progress.done for progress in self._progress):
+            if stop.is_set() or all(progress.done for progress in self._progress):
                 break
             losses = self._one_epoch(number)
             validation, accuracy = self._evaluate()
@@ -208,8 +250,7 @@ class _Ensemble:
                     raise not_finite(loss, held_out, number, self._config.lr, seed)
                 epoch = Epoch(number, loss, held_out, accuracy[member])
                 progress.add(epoch)
-                if (tell := tells[member]) is not None:
-                    tell(epoch)
+                tells[member](epoch)
         for progress, job in zip(self._progress, self._jobs, strict=True):
             progress.choose()
             job.model.eval()
@@ -219,14 +260,14 @@ class _Ensemble:
         """What stays zero otherwise: 1 where a parameter is a member's own and not masked."""
         masks = [dict(on_model(j.model, j.mask)) if j.mask else {} for j in self._jobs]
         kept = {}
-        for name, stacked in self._parameters.items():
+        for name, joined in self._parameters.items():
             parts = []
             for job, mask in zip(self._jobs, masks, strict=True):
                 shape = job.model.get_parameter(name).shape
-                parts.append(mask[name] if name in mask else stacked.new_ones(shape).bool())
+                parts.append(mask[name] if name in mask else joined.new_ones(shape).bool())
             keep = _stack(parts)
             if not bool(keep.all()):
-                kept[name] = keep.to(stacked.dtype)
+                kept[name] = keep.to(joined.dtype)
         return kept
 
     def _one_epoch(self, number: int) -> list[float]:
@@ -236,13 +277,14 @@ class _Ensemble:
         orders = [torch.randperm(samples, generator=generator(s, "order", number)) for s in seeds]
         draws = [generator(seed, "epoch", number) for seed in seeds]
         totals = torch.zeros(len(seeds), device=self._device)
-        batches = torch.stack(orders).to(self._device).split(self._config.batch_size, dim=1)
-        noises = self._dropouts.steps(draws, [batch.shape[1] for batch in batches])
-        for chosen, noise in zip(batches, noises, strict=True):
-            rows = self._world.unsqueeze(1), chosen
+        rows = torch.stack(orders).to(self._device) + self._world.unsqueeze(1) * samples
+        x, y = x.flatten(0, 1), y.flatten(0, 1)
+        for chosen in rows.split(self._config.batch_size, dim=1):
+            self._dropouts.draw(draws, chosen.shape[1])
             self._optimizer.zero_grad(set_to_none=True)
             try:
-                losses = self._losses(noise, x[rows], y[rows])
+                outputs = self._forward(self._parameters, x[chosen])
+                losses = self._losses(outputs, y[chosen]).mean(1)
                 losses.sum().backward()
             except (RuntimeError, ValueError, IndexError) as error:
                 raise TrainingError(
@@ -256,38 +298,27 @@ class _Ensemble:
                 totals.add_(losses.detach(), alpha=chosen.shape[1])
         return [float(total) for total in totals / samples]
 
-    def _losses(self, noise: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """The mean loss of each member on its own batch."""
+    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each member on each of its samples `[members, n]`."""
         task = self._jobs[0].data.task
-
-        def loss(state: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            return task_loss(functional_call(self._template, dict(state), (x,)), y, task, "mean")
-
-        state = {**self._parameters, **{n: v.to(self._device) for n, v in noise.items()}}
-        return vmap(loss)(state, x, y)
+        each = task_loss(outputs.flatten(0, 1), targets.flatten(0, 1), task)
+        return each.view(targets.shape[:2])
 
     @torch.no_grad()
     def _evaluate(self) -> tuple[list[float], list[float | None]]:
         """Validation loss and accuracy of each member."""
         self._template.eval()
         x, y = self._validation
-        task, members = self._jobs[0].data.task, len(self._jobs)
+        known, members = self._jobs[0].data.task == "classification", len(self._jobs)
         loss = torch.zeros(members, dtype=torch.double)
         correct = torch.zeros_like(loss)
-
-        def outputs(state: Mapping[str, Tensor], x: Tensor) -> Tensor:
-            return functional_call(self._template, dict(state), (x,))  # type: ignore[no-any-return]
-
-        rows = max(1, EVALUATION_ROWS // members)
-        for part in torch.arange(x.shape[1], device=self._device).split(rows):
+        for part in torch.arange(x.shape[1], device=self._device).split(EVALUATION_ROWS):
             inputs, targets = x[:, part][self._world], y[:, part][self._world]
-            found = vmap(outputs)(self._parameters, inputs)
-            losses = task_loss(found.flatten(0, 1), targets.flatten(0, 1), task)
-            loss += losses.view(members, -1).sum(1).cpu().double()
-            if task == "classification":
+            found = self._forward(self._parameters, inputs)
+            loss += self._losses(found, targets).sum(1).cpu().double()
+            if known:
                 correct += (found.argmax(2) == targets).sum(1).cpu()
         mean, share = loss / x.shape[1], correct / x.shape[1]
-        known = task == "classification"
         return mean.tolist(), share.tolist() if known else [None] * members
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +33,7 @@ from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, rec
 SCORE_SAMPLES = 1024
 """Training samples that a pruner may look at."""
 
-TOGETHER, LARGEST = 24, 2**23
+TOGETHER, LARGEST = 25, 1_200_000
 """Networks that train at once, and parameters that they may have in all."""
 
 MODELS = "models.safetensors"
@@ -74,7 +75,7 @@ def run(laboratory: Laboratory, store: RunStore) -> dict[str, str]:
         store,
         laboratory.registry,
         engine=laboratory.config.engine,
-        threads=laboratory.threads,
+        threads=1,  # what a network needs; ensembles train in threads of their own
     )
 
 
@@ -196,6 +197,7 @@ def _train(
         epochs,
         device=laboratory.device,
         together=config.ensemble or _together(networks),
+        workers=laboratory.threads,
         on_epoch=tell,
     )
     for network, history in zip(networks, histories, strict=True):
@@ -209,7 +211,8 @@ def _train(
 def _together(networks: Sequence[_Network]) -> int:
     """How many networks to train at once, unless the configuration says it."""
     largest = max(sum(p.numel() for p in n.model.parameters()) for n in networks)
-    return max(1, min(TOGETHER, LARGEST // largest))
+    half = math.ceil(len(networks) / 2)  # so that two ensembles can train at once
+    return max(1, min(TOGETHER, LARGEST // largest, half))
 
 
 def _write(

@@ -87,7 +87,7 @@ class Laboratory:
 
     @property
     def threads(self) -> int:
-        """CPU threads to compute with: ensembles fill all cores."""
+        """CPU threads to compute with, one for each ensemble in training."""
         return self.config.threads or torch.get_num_threads()
 
     @property
