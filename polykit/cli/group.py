@@ -29,6 +29,7 @@ COMMANDS = {
     "analyze": "Prune with any pruner, measure with any metric.",
     "clusters": "Find units that several groups of pictures drive.",
     "dissect": "Find the parts that carry a unit's clusters, beside controls.",
+    "visualize": "Show what a unit looks for, and which pixels make its value.",
     "run": "Run a whole study from one file.",
     "data": "Show a dataset, and how well it came out.",
     "report": "Write the report page of a saved run.",

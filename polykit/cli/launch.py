@@ -98,7 +98,7 @@ def launch(
         _by_name(registry, config, "dataset", values, of_dataset),
         options,
     ):
-        values = settings.layer(values, {"options": table})
+        values = settings.layer(values, {"options": table} if table else {})
     chosen = settings.build(config, values, in_file | origins)
     if not dry_run:
         finish(lambda plugins: session.run(chosen, plugins, out=out, runs_dir=runs_dir))

@@ -24,7 +24,7 @@ from polykit.workflows.visualize.config import FLAGS, VisualizeConfig
 EXAMPLES = """Grow pictures that raise units of a clusters run; show which pixels make their value.
 
 \b
-  polykit visualize RUN --unit conv3:5
+  polykit visualize RUN
   polykit visualize RUN --unit features.10:15 --unit features.10:167 --pictures 6
   polykit visualize RUN --unit conv3:5 --dissection NAME
   polykit visualize RUN --unit conv3:5 --pictures 0 --attribution saliency
@@ -32,7 +32,7 @@ EXAMPLES = """Grow pictures that raise units of a clusters run; show which pixel
 """
 HOW = "How to show it"
 PLACES = {
-    **dict.fromkeys(("units", "dissection", "seed", "options"), WHAT),
+    **dict.fromkeys(("units", "dissection", "seed"), WHAT),
     **dict.fromkeys(("device", "engine", "threads"), PANEL),
 }
 LAYOUT = settings.Layout(FLAGS, PLACES, HOW, (WHAT, HOW, PANEL), "POLYKIT_VISUALIZE_")

@@ -19,6 +19,9 @@ from polykit.report.laboratory import figures as laboratory_figures
 from polykit.report.laboratory import findings as laboratory_findings
 from polykit.report.laboratory import verdict as laboratory_verdict
 from polykit.report.verdict import Verdict
+from polykit.report.visualize import content as visualize_content
+from polykit.report.visualize import numbers as visualize_numbers
+from polykit.report.visualize import verdict as visualize_verdict
 from polykit.runtime.store import SavedRun
 
 
@@ -62,6 +65,13 @@ REPORTS: Mapping[str, Report] = {
         laboratory_verdict.verdict,
         laboratory_content.content,
         "laboratory.html.j2",
+    ),
+    "visualize": Report(
+        visualize_numbers.summary,
+        visualize_content.draw_all,
+        visualize_verdict.verdict,
+        visualize_content.content,
+        "visualize.html.j2",
     ),
 }
 

@@ -22,6 +22,9 @@ from polykit.workflows.dissect import setup as dissect_setup
 from polykit.workflows.laboratory import cells as laboratory_cells
 from polykit.workflows.laboratory import plan as laboratory_plan
 from polykit.workflows.laboratory import setup as laboratory_setup
+from polykit.workflows.visualize import cells as visualize_cells
+from polykit.workflows.visualize import plan as visualize_plan
+from polykit.workflows.visualize import setup as visualize_setup
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ WORKFLOWS: Mapping[str, Workflow] = {
         laboratory_plan.make_plan,
         laboratory_cells.describe,
         laboratory_cells.run,
+    ),
+    "visualize": Workflow(
+        CONFIGS["visualize"],
+        visualize_setup.resolve,
+        visualize_plan.make_plan,
+        visualize_cells.describe,
+        visualize_cells.run,
     ),
     "clusters": Workflow(
         CONFIGS["clusters"],

@@ -26,9 +26,6 @@ class SweepConfig(BaseModel):
         None, ge=1, description="CPU threads; 1 for small networks, else all cores"
     )
     engine: str = Field("serial", description="engine plugin that runs the cells")
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="options of plugins, by plugin name"
-    )
 
     def command(self) -> str:
         """The command line that repeats the sweep; empty if a command line cannot hold it."""
@@ -40,7 +37,15 @@ class SweepConfig(BaseModel):
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-class NetworksConfig(TrainingConfig, SweepConfig):
+class PluginsConfig(SweepConfig):
+    """What sweeps share that are made of plugins: a table of the plugins' options."""
+
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of plugins, by plugin name"
+    )
+
+
+class NetworksConfig(TrainingConfig, PluginsConfig):
     """What sweeps over trained networks share: repetitions, and what is measured of each."""
 
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the repetitions")

@@ -9,10 +9,12 @@ from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.laboratory.config import LaboratoryConfig
+from polykit.workflows.visualize.config import VisualizeConfig
 
 CONFIGS: Mapping[str, type[SweepConfig]] = {
     "analyze": AnalyzeConfig,
     "laboratory": LaboratoryConfig,
+    "visualize": VisualizeConfig,
     "clusters": ClustersConfig,
     "dissect": DissectConfig,
 }

@@ -53,11 +53,11 @@ def test_the_ranking_sorts_by_its_header_buttons(visit, atlas):
     button = page.get_by_role("button", name="clusters")
     button.click()
     assert page.locator("th[aria-sort]").inner_text().startswith("clusters")
-    counts = page.locator("#units tbody tr td:nth-child(2)").all_inner_texts()
+    counts = page.locator("#units tbody tr td:nth-child(3)").all_inner_texts()
     assert counts == sorted(counts)
     button.press("Enter")
     assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
-    assert page.locator("#units tbody tr td:nth-child(2)").all_inner_texts() == counts[::-1]
+    assert page.locator("#units tbody tr td:nth-child(3)").all_inner_texts() == counts[::-1]
 
 
 def test_the_ranking_filters(visit, atlas):

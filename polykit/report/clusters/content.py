@@ -12,13 +12,15 @@ from polykit.report import words
 from polykit.report.below import runs_below
 from polykit.report.clusters import verdict as clusters_verdict
 from polykit.report.clusters.montages import Album, Montage, medoid, montage
-from polykit.report.clusters.ranking import STATISTICS, of_unit, ranked
+from polykit.report.clusters.numbers import STATISTICS
+from polykit.report.clusters.ranking import of_unit, ranked
 from polykit.report.dissect import verdict as dissect_verdict
 from polykit.report.images import Image
 from polykit.report.tables import Cell, Table
 from polykit.report.visualize.strips import Strip, strips
 from polykit.runtime.store import SavedRun
 
+_SHOWN = [name for name in STATISTICS if name != "pictures" and not name.startswith("hdbscan")]
 _WHOLE = ("clusters",)
 
 
@@ -53,6 +55,7 @@ class ClustersContent:
     title: str
     facts: list[tuple[str, str]]
     ranking: Table
+    columns: list[tuple[str, str]]
     units: list[UnitPart]
     notices: list[str]
 
@@ -78,7 +81,12 @@ def content(run: SavedRun) -> ClustersContent:
         for place, (name, values) in enumerate(ranked(run), 1)
     ]
     return ClustersContent(
-        _title(run.meta), _facts(run), _ranking(run, units), units, left_out + more
+        _title(run.meta),
+        _facts(run),
+        _ranking(run, units),
+        [(_heading(name), STATISTICS[name].summary) for name in _SHOWN],
+        units,
+        left_out + more,
     )
 
 
@@ -104,7 +112,8 @@ def _montages(run: SavedRun, album: Album, unit: str) -> Iterator[Montage]:
         ["noise", "size"], ascending=[True, False], kind="stable"
     )
     for _, row in order.iterrows():
-        yield montage(album, row, members[members["cluster"] == row["cluster"]])
+        mine = members[members["cluster"] == row["cluster"]]
+        yield montage(album, row, mine, int(run.meta["config"]["montage"]))
 
 
 def _dissections(
@@ -119,23 +128,26 @@ def _dissections(
 
 def _ranking(run: SavedRun, units: Sequence[UnitPart]) -> Table:
     there = dict(ranked(run))
-    shown = [name for name in STATISTICS if any(name in values for values in there.values())]
+    shown = [name for name in _SHOWN if any(name in values for values in there.values())]
     rows = []
     for unit in units:
         values = there[unit.name]
         numbers = [_number(name, values.get(name)) for name in shown]
-        rows.append(
-            (Cell(unit.name, None, unit.anchor), *numbers, Cell("", None, images=unit.medoids))
-        )
+        name = Cell(unit.name, None, unit.anchor)
+        rows.append((name, Cell("", float(len(unit.medoids)), images=unit.medoids), *numbers))
     return Table(
         "units",
         "Units, ranked",
-        "The most polysemantic first. A unit’s name opens its part below. The last column shows "
-        "the picture in the middle of each cluster.",
-        ("unit", *(STATISTICS[name] for name in shown), "medoids"),
-        (False, *(True for _ in shown), False),
+        "The most polysemantic first. A unit’s name opens its part below. A medoid is the picture "
+        "in the middle of a cluster.",
+        ("unit", "medoids", *(_heading(name) for name in shown)),
+        (False, False, *(True for _ in shown)),
         tuple(rows),
     )
+
+
+def _heading(statistic: str) -> str:
+    return statistic.replace("_", " ")
 
 
 def _number(name: str, value: float | None) -> Cell:
@@ -172,21 +184,20 @@ def _known(value: Any) -> float | None:
 
 
 def _title(meta: Mapping[str, Any]) -> str:
-    config = dict(meta.get("config") or {})
-    model, data = config.get("model") or "a model", config.get("dataset") or "its data"
-    return f"Which units of {model} on {data} look polysemantic?"
+    config = meta["config"]
+    return f"Which units of {config['model']} on {config['dataset']} look polysemantic?"
 
 
 def _facts(run: SavedRun) -> list[tuple[str, str]]:
     """What was run, at a glance."""
-    config = dict(run.meta.get("config") or {})
+    config, clustering = run.meta["config"], run.meta["clustering"]
     layers = list(dict.fromkeys(run.rows["layer"]))
     units = run.rows.drop_duplicates(["layer", "unit"])
-    facts = [
-        ("layers", ", ".join(map(str, layers))),
+    return [
+        ("layers", ", ".join(map(str, layers)) or "none"),
         ("units", f"{len(units)}"),
-        ("pictures kept of each", str(config.get("top", ""))),
-        ("read at", str(config.get("position", ""))),
-        ("min. cluster size", str(config.get("min_cluster_size", ""))),
+        ("pictures", f"{run.meta['data']['pictures']:,} ({run.meta['data']['split']})"),
+        ("of each unit, the top", f"{clustering['top']}"),
+        ("smallest cluster", f"{clustering['min_cluster_size']}"),
+        ("read", f"{config['position']}, {config['at']}-nonlinearity"),
     ]
-    return [(name, value) for name, value in facts if value]

@@ -23,7 +23,7 @@ _KINDS = {
     True: ("two clusters or more", _SPLIT, "D"),
     False: ("one or none", DENSE_COLOR, "o"),
 }
-_NAMED = 8
+_NAMED = 5
 """Units whose names stand in the figure; more would hide each other."""
 
 
@@ -104,6 +104,6 @@ def _places(axes: Axes, units: list[tuple[str, dict[str, float]]]) -> None:
             color=INK,
         )
     axes.set_xlabel("silhouette (further apart →)")
-    axes.set_ylabel("stability (share)")
+    axes.set_ylabel("stability (Jaccard index)")
     axes.set_ylim(-0.04, 1.08)
     axes.xaxis.set_major_locator(drawing.ticks(5))

@@ -50,10 +50,14 @@ class Album:
         return replace(plain, alt=f"{plain.alt}, {more}") if more else plain
 
 
-def montage(album: Album, cluster: pd.Series, members: pd.DataFrame) -> Montage:
-    """Return what to show of one row of the table `clusters`, given the rows of its members."""
+def montage(album: Album, cluster: pd.Series, members: pd.DataFrame, most: int) -> Montage:
+    """Return what to show of one row of the table `clusters`, given the rows of its members.
+
+    The `most` strongest are shown: the run may have further thumbnails, for the sake of other
+    units.
+    """
     shown = []
-    for member in members.sort_values("rank").to_dict("records"):
+    for member in members.sort_values("rank").head(most).to_dict("records"):
         value = words.number(float(member["activation"]))
         picture = album.show(int(member["picture"]), f"activation {value}")
         shown += [picture] if picture else []

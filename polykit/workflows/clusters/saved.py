@@ -115,6 +115,16 @@ class SavedClusters:
         mine = table[(table["layer"] == unit.layer) & (table["unit"] == unit.index)]
         return mine.drop(columns=["layer", "unit"]).reset_index(drop=True)
 
+    def ranked(self) -> tuple[UnitRef, ...]:
+        """Return the units that the run looked at, the most polysemantic first."""
+        rows = self.run.rows
+        scores = rows[rows["statistic"] == "score"]
+        scores = scores.sort_values("value", ascending=False, kind="stable")
+        return tuple(
+            UnitRef(str(layer), int(unit))
+            for layer, unit in zip(scores["layer"], scores["unit"], strict=True)
+        )
+
     def _check(self, layer: str) -> None:
         if layer not in self.layers:
             raise UsageError(

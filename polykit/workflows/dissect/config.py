@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from polykit.workflows.config import SweepConfig, command_line
+from polykit.workflows.config import PluginsConfig, command_line
 
 FLAGS = {
     "run": "",
@@ -21,7 +21,7 @@ DENSITY = 0.05
 """What a pruner is asked to keep that cannot choose for itself, if nothing is asked for."""
 
 
-class DissectConfig(SweepConfig):
+class DissectConfig(PluginsConfig):
     """Which units of which run to cut apart, by what, and how to check it. Immutable."""
 
     run: str = Field(description="the run of `clusters` that the units are from")

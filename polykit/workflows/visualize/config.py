@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from polykit.workflows.config import SweepConfig, command_line
 
-FLAGS = {"run": "", "units": "--unit", "options": "-o"}
+FLAGS = {"run": "", "units": "--unit"}
 """Command line flags that are not simply the field's name."""
 
 
@@ -17,7 +17,9 @@ class VisualizeConfig(SweepConfig):
 
     run: str = Field(description="the run of `clusters` that the units are from")
     units: tuple[str, ...] = Field(
-        min_length=1, description="units, e.g. features.10:15, features.10:0-3"
+        (),
+        description="units, e.g. features.10:15 or features.10:0-3; the one that ranks first, if "
+        "none is named",
     )
     dissection: str | None = Field(
         None, description="a dissection of the run, whose subnetworks are shown, too"

@@ -17,7 +17,7 @@ from polykit.runtime.visualizing import Canvas, canvas
 from polykit.types import Mask, UnitRef
 from polykit.workflows.clusters.saved import SavedClusters, open_clusters
 from polykit.workflows.dissect.saved import own_masks
-from polykit.workflows.plugins import check_options_used, slug
+from polykit.workflows.plugins import slug
 from polykit.workflows.visualize.config import VisualizeConfig
 
 DENSE = "dense"
@@ -63,7 +63,7 @@ class Setup:
     @property
     def about(self) -> tuple[str, ...]:
         """What a run's name should tell."""
-        return tuple(self.config.units[:2])
+        return tuple(dict.fromkeys(str(cell.unit) for cell in self.cells))[:2]
 
     @property
     def device(self) -> torch.device:
@@ -84,9 +84,9 @@ def resolve(config: VisualizeConfig, registry: Registry) -> Setup:
     """
     if not config.pictures and not config.examples:
         raise UsageError("--pictures 0 and --examples 0 leave nothing to show; give one of them")
-    check_options_used(config.options, set(), ())
     clusters = open_clusters(Path(config.run), registry, device=config.device)
     units = [unit for text in config.units for unit in select_units(clusters.trace, text)]
+    units = units or list(clusters.ranked()[:1])
     sample, _ = next(clusters.split.batches(SAMPLE))
     masks: dict[Cell, Mask | None] = {}
     for unit in dict.fromkeys(units):
@@ -110,7 +110,7 @@ def _masked(run: Path, dissection: str, unit: UnitRef) -> Iterator[tuple[Cell, M
     path = run / "dissections" / dissection
     if not path.is_dir():
         known = sorted(place.name for place in path.parent.glob("*/"))
-        hint = f"it has {', '.join(known)}" if known else "make one with polykit dissect"
+        hint = f"It has {', '.join(known)}" if known else "Make one with polykit dissect"
         raise UsageError(
             f"{run} has no dissection {dissection!r}.{did_you_mean(dissection, known)} {hint}"
         )

@@ -81,11 +81,13 @@ def build(
     for unit, count in enumerate(units):
         place = {"layer": layer, "unit": unit}
         numbers = rng.permutation(max(120, 2 * top))[:top]
-        known = {"clusters": count, "hdbscan_clusters": count, "noise_share": 0.15, "fires": 0.4}
+        known = {"clusters": count, "pictures": 0, "fires": 0, "top_activation": 0, "score": 0}
         if count:
+            known |= {"fires": 0.4, "class_purity": 0.7, "top_activation": 9.5, "pictures": top}
+            known |= {"hdbscan_clusters": count, "hdbscan_noise_share": 0.2, "noise_share": 0.15}
+            known |= {"p": 0.025, "score": 0.2 * (count > 1) * (count - 0.1 * unit)}
+        if count > 1:
             known |= {"silhouette": 0.1 + 0.2 * count, "stability": 0.5 + 0.1 * count}
-            known |= {"class_purity": 0.7, "top_activation": 9.5, "pictures": top}
-        known["score"] = 0.2 * (count > 1) * (count - 0.1 * unit)
         rows += [{**place, "statistic": name, "value": value} for name, value in known.items()]
         groups = rng.permutation(np.arange(top) % (count + 1) - 1) if count else []
         for rank, cluster in enumerate(groups):
@@ -114,11 +116,16 @@ def build(
         for n in sorted(wanted)
     ]  # fmt: skip
     thumbnails(path, sorted(wanted), size, noise)
-    config = {"model": "convnet", "dataset": "digits", "layers": [layer], "top": top}
+    record = {
+        "config": {"model": "convnet", "dataset": "digits", "layers": [layer], "montage": shown,
+                   "position": "center", "at": "post"},
+        "clustering": {"top": top, "min_cluster_size": 5},
+        "data": {"name": "digits", "split": "train", "pictures": 1078},
+    }  # fmt: skip
     tables = {"rows": rows, "clusters": clusters, "members": members,
               "sensitivity": sensitivity, "pictures": told}  # fmt: skip
     frames = {name: frame("clusters", name, records) for name, records in tables.items()}
-    return saved(path, "clusters", {"config": config, **(meta or {})}, **frames)
+    return saved(path, "clusters", {**record, **(meta or {})}, **frames)
 
 
 def frame(workflow: str, table: str, records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
