@@ -97,7 +97,8 @@ def _parameter(name: str, field: FieldInfo, layout: Layout) -> inspect.Parameter
     flag = layout.flags.get(name, flag_of(name))
     default = default_of(field)
     about = [] if _is_list(field) else [bounds_text(field)]
-    about += [] if default is None else [f"default: {value_text(default).replace(',', ' ')}"]
+    text = "" if default is None else value_text(default).replace(",", " ")
+    about += [f"default: {text}"] if text else []
     more = "; ".join(part for part in about if part)
     again = " Repeatable." if _is_list(field) else ""
     names = [flag, f"--no-{flag.removeprefix('--')}"] if field.annotation is bool else [flag]

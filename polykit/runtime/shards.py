@@ -132,7 +132,7 @@ def summarise(
         best = torch.cat([best, chunk.values[:, columns]])
         where = torch.cat([where, chunk.index[:, None].expand(-1, len(columns))])
         best, order = best.sort(dim=0, descending=True, stable=True)
-        best, where = best[:top], where.gather(0, order)[:top]
+        best, where = best[:top].clone(), where.gather(0, order[:top])  # no view of the whole
     counts = (best > 0).sum(0).tolist() if positive else [len(best)] * len(columns)
     return Summary(
         count,

@@ -81,7 +81,7 @@ def _sentences(run: SavedRun, name: str, row: Row) -> list[str]:
     return [
         f"Its {pictures} fall into {int(row['clusters'])} groups: {_groups(run, name)}{noise}.",
         f"In subsamples each comes again with a mean Jaccard index of {_two(row['stability'])} or "
-        f"more; a single blob would be split as strongly with p\u00a0≤\u00a0{_two(row['p'])}.",
+        f"more; a single blob would be split as strongly with p\u00a0≤\u00a0{words.number(row['p'])}.",
         *_elsewhere(run, name),
     ]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from polykit.runtime.training_config import TrainingConfig
-from polykit.workflows.config import SweepConfig, command_line
+from polykit.workflows.config import PluginsConfig, command_line
 
 FLAGS = {
     "dataset": "--data",
@@ -19,7 +19,7 @@ FLAGS = {
 """Command line flags that are not simply the field's name."""
 
 
-class ClustersConfig(TrainingConfig, SweepConfig):
+class ClustersConfig(TrainingConfig, PluginsConfig):
     """Which units to look at, on which pictures, and how to cluster. Immutable."""
 
     model: str = Field("convnet", description="model plugin, torchvision name, or module:factory")
@@ -75,6 +75,7 @@ class ClustersConfig(TrainingConfig, SweepConfig):
         39, ge=19, description="single blobs to compare with; 1 / (nulls + 1) is the smallest p"
     )
     sensitivity: bool = Field(True, description="cluster with other settings, too, and compare")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores")
     montage: int = Field(16, ge=0, description="pictures of each cluster to keep as thumbnails")
     thumbnail: int = Field(64, ge=4, le=512, description="longest side of a thumbnail, in pixels")
 
