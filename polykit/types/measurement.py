@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ from polykit.types.data import Data, FeatureSpace
 from polykit.types.masks import Mask
 from polykit.types.structure import Smaller
 from polykit.types.units import Trace
+
+T = TypeVar("T")
 
 ALL_LAYERS = "all"
 """The layer name of a statistic over the whole network."""
@@ -47,6 +50,7 @@ class Subject:
 
     `model` is in evaluation mode with `mask` already applied, or is the network of `cut`, which
     structural pruning left. `layers` are the layers to measure. `spaces` builds feature spaces.
+    It stands for one state of the network: `dataclasses.replace(subject)` begins another.
     """
 
     model: nn.Module
@@ -58,6 +62,16 @@ class Subject:
     spaces: Callable[[str, Subject], FeatureSpace]
     mask: Mask | None = None
     cut: Smaller | None = None
+    _shared: dict[Hashable, Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def share(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` gives, computed once for all metrics that ask for it by this key."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: T = self._shared[key]
+        return found
 
     def feature_space(self, name: str) -> FeatureSpace:
         """Build a feature space for this network by its plugin name.
@@ -86,30 +100,35 @@ class Measurement:
     summary: Mapping[str, float] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def rows(self) -> Iterator[tuple[str, str, float]]:
+    def rows(self, only: str | None = None) -> Iterator[tuple[str, str, float]]:
         """Yield `(layer, statistic, value)`: means over units first, then what the metric adds.
 
         A statistic of the metric's own replaces the mean of the unit column of the same name.
+        `only` names the one statistic that is wanted.
         """
         table: dict[tuple[str, str], float] = {}
         if self.units is not None and len(self.units):
-            table |= _means(self.units)
+            table |= _means(self.units, only)
         for statistic, value in self.summary.items():
             table[ALL_LAYERS, statistic] = float(value)
         for layer_name, values in self.layers.items():
             for statistic, value in values.items():
                 table[layer_name, statistic] = float(value)
         for (layer, statistic), value in table.items():
-            yield str(layer), statistic, value
+            if only in (None, statistic):
+                yield str(layer), statistic, value
 
 
-def _means(units: pd.DataFrame) -> dict[tuple[str, str], float]:
+def _means(units: pd.DataFrame, only: str | None) -> dict[tuple[str, str], float]:
     """Means of the float columns over all units and over each layer's; NaN is left out of them.
 
     In NumPy, since a run asks for them after every epoch: pandas takes ten times as long.
     """
     names = [str(name) for name in units.columns if name not in ("layer", "unit")]
+    names = names if only is None else [name for name in names if name == only]
     statistics = [name for name in names if pd.api.types.is_float_dtype(units[name])]
+    if not statistics:
+        return {}
     values = units[statistics].to_numpy(dtype=float)
     known = ~np.isnan(values)
     codes, layers = pd.factorize(units["layer"])

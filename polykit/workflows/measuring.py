@@ -49,8 +49,8 @@ def headlines(metrics: Mapping[str, Chosen], subject: Subject) -> list[dict[str,
     return [
         {"metric": label, "layer": layer, "statistic": statistic, "value": value}
         for label, metric, result in results
-        for layer, statistic, value in result.rows()
-        if statistic == metric.headline and not math.isnan(value)
+        for layer, statistic, value in result.rows(metric.headline)
+        if not math.isnan(value)
     ]
 
 

@@ -46,6 +46,7 @@ def attribution_matrix(
     reduce: Reduce = "mean",
     layer: str = "",
     inputs: Tensor | None = None,
+    passed: Trace | None = None,
 ) -> Tensor:
     """Return the integrated gradients M `[p, q]` of all p units along all q features.
 
@@ -62,7 +63,8 @@ def attribution_matrix(
     With `layer` what `encoder` gives, `[n, units, *positions]`, takes the place of that layer's
     values behind its nonlinearity. Rows of M are then the units of those `layers` that depend on
     it. `inputs [1, *shape]` is what the model reads meanwhile: it says what shape inputs have, and
-    only paths around `layer`, such as skip connections, carry it to a unit, as a constant.
+    only paths around `layer`, such as skip connections, carry it to a unit, as a constant. `passed`
+    is the model's trace, for who has it already.
 
     Raises UsageError for a layer that does not exist, a number below 1, or `layers` none of which
     lies behind `layer`; ModelError for NaN.
@@ -74,7 +76,7 @@ def attribution_matrix(
     >>> attribution_matrix(model, lambda features: features, n_features=2, at="post", steps=50)
     tensor([[3., 0.]])
     """
-    entry = _Entry(layer, inputs)
+    entry = _Entry(layer, inputs, passed)
     with _units(model, encoder, n_features, layers, at, reduce, steps, chunk_size, entry) as units:
         with torch.no_grad():
             M = _differences(units) if steps is None else _riemann(units, steps)
@@ -93,6 +95,7 @@ def captum_attribution_matrix(
     reduce: Reduce = "mean",
     layer: str = "",
     inputs: Tensor | None = None,
+    passed: Trace | None = None,
 ) -> Tensor:
     """Return the same as `attribution_matrix`, by Captum, unit by unit: the reference.
 
@@ -102,7 +105,7 @@ def captum_attribution_matrix(
     from captum.attr import IntegratedGradients as Captum  # slow to import, rarely needed
 
     steps = CAPTUM_STEPS if steps is None else steps
-    entry = _Entry(layer, inputs)
+    entry = _Entry(layer, inputs, passed)
     with _units(model, encoder, n_features, layers, at, reduce, steps, chunk_size, entry) as units:
         captum = Captum(units)
         rows = []
@@ -132,6 +135,7 @@ def response_matrix(
     reduce: Reduce = "mean",
     layer: str = "",
     inputs: Tensor | None = None,
+    passed: Trace | None = None,
 ) -> Tensor:
     """Return the values n_i(e_j) `[p, q]` behind the nonlinearity, of all units, for each feature.
 
@@ -143,7 +147,7 @@ def response_matrix(
     >>> response_matrix(model, lambda features: features, n_features=2)
     tensor([[3.5000, 0.0000]])
     """
-    entry = _Entry(layer, inputs)
+    entry = _Entry(layer, inputs, passed)
     with _units(model, encoder, n_features, layers, "post", reduce, 1, chunk_size, entry) as units:
         with torch.no_grad():
             rows = [units(features.clone()).T for features in units.eye.split(units.chunk)]
@@ -176,10 +180,11 @@ def attributed(
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where features enter: the values of `layer`, or the model's input; and what else it reads."""
+    """Where features enter: the values of `layer`, or the model's input; and what else is known."""
 
     layer: str
     inputs: Tensor | None
+    passed: Trace | None
 
     def example(self, encoder: Encoder, zero: Tensor) -> Tensor:
         """Return one input `[1, *shape]` to run the model on."""
@@ -274,7 +279,7 @@ def _units(
     with quiet, evaluating(model):
         with torch.no_grad():
             example = entry.example(encoder, torch.zeros_like(eye[:1]))
-            passed = trace(model, example)
+            passed = entry.passed or trace(model, example)
         fed = entry.site(passed)
         chosen = select_layers(passed, layers or ("*",))
         reached = attributed(model, example, passed, chosen, fed.layer if fed else "")

@@ -33,8 +33,10 @@ class FeatureDimensionality(AttributionMetric):
         Raises DataError where the data offers no features, ModelError for a NaN attribution.
         """
         found = self.attributions(subject)
-        layers = {layer: feature_dimensionality(rows) for layer, rows in found.by_layer().items()}
-        network = feature_dimensionality(found.M)
+        D = dimensions(found.M)
+        parts = zip(found.layers, D.split(found.counts), strict=True)
+        layers = {layer: _filled(part) for layer, part in parts}
+        network = _filled(D)
         total = "total_feature_dimensionality"
         return Measurement(
             layers={layer: {total: float(each.mean())} for layer, each in layers.items()},
@@ -51,7 +53,20 @@ def feature_dimensionality(M: Tensor) -> Tensor:
     >>> feature_dimensionality(torch.tensor([[1.0, 0.0, 0.0], [0.0, -3.0, 3.0], [0.0, 0.0, 0.0]]))
     tensor([1.0000, 0.5000, 0.5000], dtype=torch.float64)
     """
-    _, D, _ = shares(M.detach().cpu().double().abs())
+    return _filled(dimensions(M))
+
+
+def dimensions(M: Tensor) -> Tensor:
+    """Return what each unit gives to each feature, D `[p, q]`; every row sums to 1, or to 0.
+
+    >>> dimensions(torch.tensor([[0.0, -3.0, 1.0], [0.0, 0.0, 0.0]])).tolist()
+    [[0.0, 0.75, 0.25], [0.0, 0.0, 0.0]]
+    """
+    return shares(M.detach().cpu().double().abs())[1]
+
+
+def _filled(D: Tensor) -> Tensor:
+    """What units give to each feature together, of which more than 1 is of no use."""
     return D.sum(dim=0).clamp(max=1)
 
 

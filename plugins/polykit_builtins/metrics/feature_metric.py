@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,9 +67,15 @@ class FeatureMetric(Metric):
         """Let `matrix`, such as `attribution_matrix`, look at the units that the features reach.
 
         Where features enter behind a layer, the input is zero: only paths around that layer, such
-        as skip connections, would show another one. Raises UsageError where the features enter
-        behind all of `subject.layers`.
+        as skip connections, would show another one. Metrics that ask the same share the answer.
+        Raises UsageError where the features enter behind all of `subject.layers`.
         """
+        key = (matrix, self.features, self.chunk_size, self.reduce, *sorted(options.items()))
+        return subject.share(key, lambda: self._look(matrix, subject, options))
+
+    def _look(
+        self, matrix: Callable[..., Tensor], subject: Subject, options: Mapping[str, object]
+    ) -> Attributions:
         space, model, passed = self.space(subject), subject.model, subject.trace
         inputs = _blank(model, subject.data.input_shape, subject.device)
         layers = attributed(model, inputs, passed, subject.layers, space.layer, space.name)
@@ -82,6 +88,7 @@ class FeatureMetric(Metric):
             inputs=inputs,
             chunk_size=self.chunk_size,
             reduce=self.reduce,
+            passed=passed,
             **options,
         )
         return Attributions(M.cpu(), layers, tuple(passed.of(layer)[0].units for layer in layers))

@@ -101,7 +101,8 @@ def polysemanticity(M: Tensor, *, threshold: float = 0.1, absolute: bool = False
     """
     A = M.detach().cpu().double().abs()
     S, parts, silent = shares(A)
-    ratio, entropy = S.sum(dim=1), torch.special.entr(parts).sum(dim=1)
+    logarithms = parts.clamp_min(torch.finfo(parts.dtype).tiny).log()  # special.entr is far slower
+    ratio, entropy = S.sum(dim=1), -(parts * logarithms).sum(dim=1).clamp_max(0)
     columns = {
         "ratio": ratio,
         "entropy": entropy,
