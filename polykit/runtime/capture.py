@@ -25,10 +25,15 @@ Reduce = Literal["mean", "max", "center"]
 
 @dataclass(frozen=True)
 class Captured:
-    """What one pass gave: `values[site]` is `[n, units, *positions]`, the unit axis second."""
+    """What one pass gave: `values[site]` is `[n, units, *positions]`, the unit axis second.
+
+    `sources[site]` is the same tensor as the network has it, with its own order of axes: the one
+    that the outputs depend on, so that gradients can be taken with respect to it.
+    """
 
     values: dict[Site, Tensor]
     outputs: Tensor | None
+    sources: dict[Site, Tensor]
 
 
 def capture(
@@ -69,7 +74,8 @@ def capture(
     finally:
         for hook in hooks:
             hook.remove()
-    return Captured({site: reader.values[site] for site in sites}, result)
+    values = {site: reader.values[site] for site in sites}
+    return Captured(values, result, {site: reader.sources[site] for site in sites})
 
 
 class _Enough(Exception):
@@ -98,6 +104,7 @@ class _Reader:
         self._open = set(self._wanted)
         self._counts: dict[str, int] = {}
         self.values: dict[Site, Tensor] = {}
+        self.sources: dict[Site, Tensor] = {}
         self.follow = Follow(self._activated)
         self.follows = any(site.at == "post" for site in self.sites)
 
@@ -141,6 +148,7 @@ class _Reader:
         call = self._calls[site.layer, site.call]
         reading = site.at if site.at != "post" or call.activated else "pre"
         passed = tensor.clone() if reading in call.overwritten else tensor
+        self.sources[site] = tensor
         self.values[site] = tensor.movedim(call.unit_axis, 1) if move else tensor
         self._open.discard(site)
         if self._stop and not self._open:

@@ -55,6 +55,13 @@ def polykit_entries() -> list[Entry]:
         ),
         Entry(
             "metric",
+            "interaction-basis",
+            f"{_HERE}.interaction_basis:InteractionBasis",
+            "how many directions of a layer the network uses, beside its neurons",
+            "Bushnaq et al. 2024, arXiv:2405.10927, §4",
+        ),
+        Entry(
+            "metric",
             "loss",
             f"{_HERE}.task:Loss",
             "mean test loss: cross-entropy or squared error",
