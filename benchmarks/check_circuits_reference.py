@@ -1,9 +1,10 @@
 """Compare unit activations and SNIP kernel scores of AlexNet with the published code's.
 
 The reference directory holds `inputs.npz` (32 pictures; the activations of unit features.10:9 and
-the centre activations of its layer) and `snip_b32_image.npz` (kernel scores, and the mask of the
-18,477 best by a rule that keeps one less). The network has the random weights of seed 0. Prints
-each largest error, relative to the largest value, and leaves with 1 if one is out of tolerance.
+the centre activations of its layer, which are read from the full map and through the cone) and
+`snip_b32_image.npz` (kernel scores, and the mask of the 18,477 best by a rule that keeps one less).
+The network has the random weights of seed 0. Prints each largest error, relative to the largest
+value, and leaves with 1 if one is out of tolerance.
 
     python benchmarks/check_circuits_reference.py --reference DIR
 """
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 from polykit.runtime.capture import capture, unit_values
 from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
+from polykit.runtime.reading import make_reader
 from polykit.runtime.trace import trace
-from polykit.types import Scores, Site
+from polykit.types import Scores, Site, Trace
 from polykit_builtins.pruners.snip import Snip
 
 UNIT, KEPT = "features.10:9", 18_477
@@ -46,6 +48,17 @@ def alexnet() -> nn.Module:
     return model
 
 
+def largest_gap(model: nn.Module, x: Tensor, path: Trace) -> float:
+    """Return by how much cone and full map differ at most at the centre of the five layers."""
+    with torch.no_grad():
+        maps = capture(model, x, [Site(layer) for layer in LAYERS], path).values
+        gaps = []
+        for layer in LAYERS:
+            read = make_reader(model, path, layer, way="cone")(model, x)
+            gaps.append(float((read - unit_values(maps[Site(layer)], "center")).abs().max()))
+    return max(gaps)
+
+
 def errors(inputs: Any, published: Any, batch: int) -> list[tuple[str, float, float]]:
     """Return what was compared, the largest error (or how many differ), and what is allowed."""
 
@@ -56,6 +69,7 @@ def errors(inputs: Any, published: Any, batch: int) -> list[tuple[str, float, fl
     model, x = alexnet(), pictures(inputs["images_u8"])
     path = trace(model, x)
     maps = capture(model, x, [Site("features.10")], path).values[Site("features.10")]
+    cone = make_reader(model, path, "features.10", way="cone")
     objective = parse_objective(UNIT, "classification", path)
     cut = candidates(model, path, "kernel", target=objective.target)
     chunks = [(part, part) for part in x.split(batch)]
@@ -69,6 +83,8 @@ def errors(inputs: Any, published: Any, batch: int) -> list[tuple[str, float, fl
     )
     found = [
         compare("centre activations", unit_values(maps, "center"), inputs["act_center_all"], 1e-4),
+        compare("centre activations, cone", cone(model, x), inputs["act_center_all"], 1e-4),
+        ("cone − full map, five layers", largest_gap(model, x, path), 0),
         compare("unit, mean", objective.values(model, x, x), inputs["act_target_mean"], 1e-4),
         compare(
             "unit, centre",

@@ -3,6 +3,8 @@
 The value in the middle needs only the pixels that reach it. Where they all lie in the picture and
 the way there is a chain, the crop is passed through the chain without padding: the same numbers
 for a fraction of the multiply-adds. That way is called the cone; the other reads the full map.
+On AlexNet's five convolutions they agree to the last bit; a single picture, for which PyTorch
+convolves small maps in another way, differs by rounding.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Reader:
                 f"{self.layer} is read from pictures of shape {'×'.join(map(str, expected))}, "
                 f"not {'×'.join(map(str, x.shape[1:]))}; make a reader for those"
             )
-        crop = self.field.crop(x).contiguous()
+        crop = self.field.crop(x).clone()  # keeps the order of channels in memory
         walk = _Walk(model, self.steps)
         if not params:
             return walk(crop)  # type: ignore[no-any-return]

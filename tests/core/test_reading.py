@@ -42,10 +42,12 @@ def small(*more: nn.Module) -> nn.Module:
         return nn.Sequential(*layers).eval()
 
 
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("at", ["pre", "post"])
 def test_cone_and_full_map_agree_to_the_last_bit_on_alexnets_convolutions(
-    alexnet: nn.Module, x: Tensor, at: At
+    alexnet: nn.Module, x: Tensor, at: At, order: torch.memory_format
 ) -> None:
+    x = x.contiguous(memory_format=order)
     path = trace(alexnet, x)
     layers = [f"features.{number}" for number in (0, 3, 6, 8, 10)]
     with torch.no_grad():
