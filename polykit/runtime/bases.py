@@ -266,7 +266,8 @@ def _unread_constant(F: Tensor, Z: Tensor) -> Tensor:
     size = dropped.norm()
     if float(size) < 1e-8 * float(F[:, 0].norm()):
         return torch.zeros_like(F[0])
-    return F.T @ dropped / size.square()
+    smallest: Tensor = F.T @ dropped / size.square()
+    return smallest
 
 
 def _signed(kind: Kind, forward: Tensor, backward: Tensor, *rest: Any) -> Basis:

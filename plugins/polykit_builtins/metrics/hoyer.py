@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from polykit.api import Field, StreamingMetric
+from polykit.runtime.bases import Basis
 from polykit.runtime.capture import Reduce, unit_values
 from polykit.types import At, Batch, Column, Measurement, Subject
+from polykit_builtins.metrics.in_basis import Coordinates, bases_of
 
 
 class Sums(NamedTuple):
@@ -25,12 +27,20 @@ class Sums(NamedTuple):
     silent: int  # samples whose vector is zero
 
 
+class State(NamedTuple):
+    """The bases to project into, none for neurons, and each layer's sums."""
+
+    bases: dict[str, Basis]
+    sums: dict[str, Sums]
+
+
 class Hoyer(StreamingMetric):
     """Hoyer sparsity (√n − ‖v‖₁ / ‖v‖₂) / (√n − 1): 0 where all entries are equal, 1 for one-hot.
 
     `population`: v is a sample's vector over the units of a layer; the mean over samples, then
     over layers. `lifetime`: v is a unit's vector over the samples. A zero vector has no sparsity:
-    it is counted as silent, its lifetime given as 0, and it stays out of the other means. Source:
+    it is counted as silent, its lifetime given as 0, and it stays out of the other means. `basis`
+    takes the directions of a basis, found from the test samples, for units. Source:
     Hoyer 2004, J. Mach. Learn. Res. 5; Schoots et al., Propensity for Density.
     """
 
@@ -45,26 +55,30 @@ class Hoyer(StreamingMetric):
 
     at: Literal["pre", "post"] = Field("post", description="before or after the nonlinearity")
     reduce: Reduce = Field("mean", description="how a unit's map becomes one value")
+    basis: Coordinates = Field(
+        "neuron", description="what counts as a unit: neurons, or directions of a basis"
+    )
 
     @property
     def reads(self) -> tuple[At, ...]:
         """The place that `at` chose."""
         return (self.at,)
 
-    def update(
-        self, subject: Subject, state: dict[str, Sums] | None, batch: Batch
-    ) -> dict[str, Sums]:
-        """Add the chunk to each layer's sums."""
-        state = state or {}
-        return {
-            layer: _add(state.get(layer), unit_values(values, self.reduce).cpu().double())
-            for layer, values in batch.activations[self.at].items()
-        }
+    def update(self, subject: Subject, state: State | None, batch: Batch) -> State:
+        """Add the chunk to each layer's sums; with a basis, find it first in a pass of its own."""
+        bases, sums = state or State(bases_of(subject, self.basis, self.at), {})
+        found = batch.activations[self.at]
+        if bases:
+            found = {layer: basis.project(found[layer]) for layer, basis in bases.items()}
+        reduced = {layer: unit_values(values, self.reduce) for layer, values in found.items()}
+        return State(
+            bases, {la: _add(sums.get(la), values.cpu().double()) for la, values in reduced.items()}
+        )
 
-    def finish(self, subject: Subject, state: dict[str, Sums]) -> Measurement:
+    def finish(self, subject: Subject, state: State) -> Measurement:
         """Turn the sums into sparsities."""
         tables, layers = [], {}
-        for layer, sums in state.items():
+        for layer, sums in state.sums.items():
             lifetime, silent = hoyer(sums.absolute, sums.squares, sums.samples)
             columns = {"lifetime": lifetime.numpy(), "silent": silent.double().numpy()}
             units = pd.DataFrame({"layer": layer, "unit": np.arange(len(lifetime)), **columns})

@@ -18,6 +18,7 @@ from polykit.api import Field
 from polykit.types import Column, Measurement, Subject
 from polykit_builtins.metrics.attribution import attribution_matrix, captum_attribution_matrix
 from polykit_builtins.metrics.feature_metric import AttributionMetric, Attributions, shares
+from polykit_builtins.metrics.in_basis import Coordinates, bases_of, in_directions
 
 __all__ = [
     "IntegratedGradients",
@@ -33,7 +34,8 @@ class IntegratedGradients(AttributionMetric):
     M_ij is the integrated gradient of unit i along feature j, baseline 0, input e_j. Only that
     coordinate moves, so it is n_i(e_j) − n_i(0): the default. `steps` gives the right-Riemann sum
     of Plettscher §3.3.2 instead. Every statistic is made from |M|; a unit that no feature moves is
-    silent, and 0 everywhere. Source: Sundararajan et al. 2017; Plettscher, Def. 14 ff.
+    silent, and 0 everywhere. `basis` takes the directions of a basis, found from the test samples,
+    for units. Source: Sundararajan et al. 2017; Plettscher, Def. 14 ff.
     """
 
     columns: ClassVar[dict[str, Column]] = {
@@ -58,11 +60,16 @@ class IntegratedGradients(AttributionMetric):
         0.1, ge=0, description="what `count` counts as a feature, as a share of the largest"
     )
     absolute: bool = Field(False, description="take the threshold as it is, not as a share")
+    basis: Coordinates = Field(
+        "neuron", description="what counts as a unit: neurons, or directions of a basis"
+    )
 
     @model_validator(mode="after")
     def _share(self) -> Self:
         if not self.absolute and self.threshold >= 1:
             raise ValueError("a threshold of 1 or more counts nothing; set absolute or lower it")
+        if self.basis != "neuron" and self.reduce == "max":
+            raise ValueError("directions add units up, which maxima of maps do not; reduce=mean")
         return self
 
     def measure(self, subject: Subject) -> Measurement:
@@ -82,7 +89,10 @@ class IntegratedGradients(AttributionMetric):
     def attributions(self, subject: Subject) -> Attributions:
         """Attribute the units of `subject.layers` to the features, by the backend."""
         matrix = attribution_matrix if self.backend == "polykit" else captum_attribution_matrix
-        return self.look(matrix, subject, steps=self.steps, at=self.at)
+        found = self.look(matrix, subject, steps=self.steps, at=self.at)
+        if self.basis == "neuron":
+            return found
+        return in_directions(found, bases_of(subject, self.basis, self.at))
 
 
 def polysemanticity(M: Tensor, *, threshold: float = 0.1, absolute: bool = False) -> pd.DataFrame:
