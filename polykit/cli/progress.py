@@ -62,6 +62,14 @@ class ProgressDisplay:
         self._say(f"{cell}  {phase} {epoch}/{epochs}  loss {losses['loss']:.3g}")
 
     @hookimpl
+    def polykit_pruning(
+        self, cell: str, pruner: str, step: int, steps: int, numbers: Mapping[str, float]
+    ) -> None:
+        """Show how far a pruner has come, and its figures."""
+        figures = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+        self._say(f"{cell}  {pruner} {step}/{steps}  {figures}")
+
+    @hookimpl
     def polykit_pruned(
         self, cell: str, pruner: str, density: float, achieved: float, mask: Mask | None
     ) -> None:

@@ -22,11 +22,13 @@ def told(monkeypatch, *, terminal, quiet=False):
     assert registry.register(display, "progress").status == "ok"
     cells = ["seed-0-dense", "seed-0-snip-0.1"]
     epoch = {"phase": "train", "epoch": 3, "epochs": 30, "losses": {"loss": 0.25}, "model": None}
+    figures = {"numbers": {"density": 0.25, "loss": 0.75, "penalty": 0.0125}}
     mask = SimpleNamespace(density=0.1001)
     for hook, more in (
         ("polykit_run_started", {"path": Path("runs/a"), "config": {}, "cells": cells}),
         ("polykit_epoch", {"cell": cells[0], **epoch}),
         ("polykit_measured", {"cell": cells[0], "stage": "dense", "rows": []}),
+        ("polykit_pruning", {"cell": cells[1], "pruner": "cs", "step": 2, "steps": 30, **figures}),
         (
             "polykit_pruned",
             {"cell": cells[1], "pruner": "snip", "density": 0.1, "achieved": 0.1001, "mask": mask},
@@ -47,6 +49,7 @@ def test_terminal_shows_what_is_going_on(monkeypatch, caplog):
     for words in (
         "seed-0-dense  train 3/30  loss 0.25",
         "seed-0-dense  measured dense",
+        "seed-0-snip-0.1  cs 2/30  density 0.25  loss 0.75  penalty 0.0125",
         "seed-0-snip-0.1  pruned to density 0.1001",
         "1/2",
         "2/2",

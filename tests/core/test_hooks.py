@@ -22,6 +22,13 @@ NOTICES = {
         "losses": {"loss": 0.5},
         "model": None,
     },
+    "polykit_pruning": {
+        "cell": "a",
+        "pruner": "cs",
+        "step": 1,
+        "steps": 30,
+        "numbers": {"density": 0.5},
+    },
     "polykit_pruned": {
         "cell": "a",
         "pruner": "snip",
@@ -53,6 +60,11 @@ class Listener:
     def polykit_epoch(self, cell, phase, epoch, epochs, losses, model):
         told = {"cell": cell, "phase": phase, "epoch": epoch, "epochs": epochs}
         self.hear("polykit_epoch", **told, losses=losses, model=model)
+
+    @hookimpl
+    def polykit_pruning(self, cell, pruner, step, steps, numbers):
+        told = {"cell": cell, "pruner": pruner, "step": step, "steps": steps}
+        self.hear("polykit_pruning", **told, numbers=numbers)
 
     @hookimpl
     def polykit_pruned(self, cell, pruner, density, achieved, mask):
