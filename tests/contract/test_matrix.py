@@ -64,6 +64,7 @@ def test_every_combination_runs_or_refuses(tmp_path, pictures, monkeypatch, data
             score_samples=8,
             eval_batch_size=64,
             options={
+                **({metric: {"samples": 16}} if metric == "interaction-basis" else {}),
                 "force": {"rounds": 3},
                 **dict.fromkeys(("continuous-sparsification", "cs"), QUICK_DESCENT),
                 "edge-popup": {"epochs": 2},
