@@ -33,7 +33,7 @@ def plain(x):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1000), st.integers(5, 12), st.integers(1, 4), st.sampled_from([1.0, 4.0]))
 def test_the_partition_is_that_of_the_hdbscan_library(seed, smallest, samples, apart):
-    """Where the spanning tree is unique: neighbours that share a core distance can leave it open."""
+    """Where the spanning tree is unique: equal core distances can leave it open."""
     x = groups(seed, apart=apart)
     theirs, again = (
         hdbscan.HDBSCAN(min_cluster_size=smallest, min_samples=samples, algorithm=way).fit(points)

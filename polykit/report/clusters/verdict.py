@@ -44,18 +44,20 @@ def verdict(run: SavedRun) -> Verdict:
 def _answer(run: SavedRun, units: Mapping[str, Row], split: Sequence[str]) -> list[str]:
     silent = [name for name, row in units.items() if row["pictures"] == 0]
     alone = [name for name, row in units.items() if row.get("hdbscan_noise_share") == 1]
-    many = "1 unit looks" if len(split) == 1 else f"{len(split)} of {len(units)} units look"
-    found = [
-        f"{many} polysemantic: its strongest pictures fall into several groups that are more than "
-        f"chance."
-        if len(split) == 1
-        else f"{many} polysemantic: their strongest pictures fall into several groups that are "
-        f"more than chance."
-    ]
     if not split:
         found = [
-            f"None of the {len(units)} units looks polysemantic at these settings: the strongest "
-            f"pictures of each stay together."
+            "The only unit does not look polysemantic at these settings: its strongest pictures "
+            "stay together."
+            if len(units) == 1
+            else f"None of the {len(units)} units looks polysemantic at these settings: the "
+            f"strongest pictures of each stay together."
+        ]
+    else:
+        one = len(split) == 1
+        found = [
+            f"{len(split)} of {len(units)} units look{'s' * one} polysemantic: "
+            f"{'its' if one else 'their'} strongest pictures fall into several groups that are "
+            f"more than chance."
         ]
     if split:
         shown = [f"{name} ({_groups(run, name)})" for name in split[:NAMED]]
@@ -81,7 +83,7 @@ def _sentences(run: SavedRun, name: str, row: Row) -> list[str]:
     return [
         f"Its {pictures} fall into {int(row['clusters'])} groups: {_groups(run, name)}{noise}.",
         f"In subsamples each comes again with a mean Jaccard index of {_two(row['stability'])} or "
-        f"more; a single blob would be split as strongly with p\u00a0≤\u00a0{words.number(row['p'])}.",
+        f"more; a single blob would be split as strongly with p\u00a0≤\u00a0{row['p']:.3f}.",
         *_elsewhere(run, name),
     ]
 

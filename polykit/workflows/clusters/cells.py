@@ -127,14 +127,13 @@ def model_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
 
 def shard_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     """Read the pictures of one shard and keep every unit's activation."""
-    model, split, readers = _network(setup, store), setup.split, setup.readers
-    before = set(split.skipped())
+    model, readers = _network(setup, store), setup.readers
     places: list[Tensor] = []
     labels: list[Tensor] = []
     values: dict[str, list[Tensor]] = {layer: [] for layer in readers}
     order = torch.arange(cell.first, cell.last)
     with evaluating(model), torch.no_grad():
-        for index, x, y in indexed(split, setup.config.eval_batch_size, order):
+        for index, x, y in indexed(setup.split, setup.config.eval_batch_size, order):
             places.append(index)
             known = setup.data.task == "classification"
             labels.append(y.long() if known else torch.full_like(index, -1))
@@ -147,10 +146,11 @@ def shard_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
         {layer: torch.cat(parts) for layer, parts in values.items()},
         setup.config.precision,
     )
-    lost = cell.last - cell.first - len(kept["index"])
-    named = [line for line in split.skipped() if line not in before]
-    notices = [f"{cell.name}: {lost} pictures could not be read: {'; '.join(named[:3])}"]
-    store.write_cell(cell.name, CellResult({}, {FILE: tensor_bytes(kept)}, tuple(notices[:lost])))
+    lost = sorted(set(order.tolist()) - set(kept["index"].tolist()))
+    named = [setup.data.source(setup.config.split, i) or f"picture {i}" for i in lost[:3]]
+    notices = (f"{cell.name}: {len(lost)} pictures could not be read: {', '.join(named)}",)
+    tensors = {FILE: tensor_bytes(kept)}
+    store.write_cell(cell.name, CellResult({}, tensors, notices if lost else ()))
     _done(setup, cell, "activations")
 
 
