@@ -19,15 +19,8 @@ from torch.func import functional_call
 
 from polykit.errors import ModelError, UsageError
 from polykit.runtime.capture import capture, unit_values
-from polykit.runtime.fields import (
-    Field,
-    Step,
-    chain,
-    check_position,
-    first_call,
-    map_sizes,
-    reach,
-)
+from polykit.runtime.chains import Step, chain, first_call
+from polykit.runtime.fields import Field, check_position, map_sizes, reach
 from polykit.runtime.objectives import Position
 from polykit.types import At, LayerCall, Site, Trace
 

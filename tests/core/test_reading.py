@@ -22,6 +22,8 @@ from polykit.testing import unchanged
 from polykit.types import At, Site
 from tests.core.random_chains import chains, picture_of, positions
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+
 
 @pytest.fixture(scope="module")
 def alexnet() -> nn.Module:
