@@ -134,11 +134,13 @@ def test_tables_agree_with_each_other(run, opened):
     assert sensitivity.groupby("unit").size().nunique() == 1
 
 
-def test_thumbnails_are_of_the_strongest_of_each_cluster(run, opened):
+def test_thumbnails_are_of_the_strongest_and_the_middle_of_each_cluster(run, opened):
     kept = RunStore(run.path).read_tensors("pictures", "thumbnails.safetensors")
     members = run.saved.tables["members"]
     shown = members.groupby(["unit", "cluster"]).head(3)["picture"]
-    assert set(kept) == {str(picture) for picture in shown}
+    clusters = run.saved.tables["clusters"]
+    middle = clusters[clusters["cluster"] >= 0]["medoid"]
+    assert set(kept) == {str(picture) for picture in (*shown, *middle)}
     picture = next(iter(kept))
     x, _ = next(opened.split.batches(1, order=torch.tensor([int(picture)])))
     expected = (opened.data.picture(x)[0] * 255).round().to(torch.uint8)
@@ -271,7 +273,7 @@ def test_unreadable_pictures_are_counted_and_named(tmp_path):
     broken = sorted((tmp_path / "pictures").rglob("*.png"))[:3]
     for path in broken:
         path.write_bytes(b"no picture")
-    (tmp_path / "names.txt").write_text("n01 tabby, tabby cat\nn02 Siamese cat\n")
+    (tmp_path / "names.txt").write_text("n01 Persian cat\nn02 Siamese cat, Siamese\n")
     data += f",names={tmp_path / 'names.txt'},validation=0.1,test=0.1"
     found = go(tmp_path / "a", dataset=data, model="convnet:channels=4,pools=", epochs=1)
     assert found.status == "complete"

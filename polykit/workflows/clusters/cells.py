@@ -24,6 +24,9 @@ from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, rec
 
 THUMBNAILS = "thumbnails.safetensors"
 
+NO_MEDOID = -1
+"""Noise has none."""
+
 
 def describe(setup: Setup, command: str) -> dict[str, Any]:
     """Return the content of `run.json` at the start of a run."""
@@ -164,8 +167,10 @@ def units_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
 
 def picture_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     """Say where the members come from, and keep small pictures of some of each cluster."""
-    tables = [store.read_table(unit_cell.name, "members") for unit_cell in setup.unit_cells]
-    members = pd.concat(tables, ignore_index=True)
+    members, clusters = (
+        pd.concat([store.read_table(of.name, table) for of in setup.unit_cells], ignore_index=True)
+        for table in ("members", "clusters")
+    )
     pictures = torch.tensor(sorted(set(members["picture"])), dtype=torch.long)
     layer = next(iter(setup.units))
     paths = tuple(store.cell(shard.name) / FILE for shard in setup.shard_cells)
@@ -180,10 +185,11 @@ def picture_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
         }
         for picture, label in zip(pictures.tolist(), labels, strict=True)
     ]
-    shown = members.groupby(["layer", "unit", "cluster"]).head(setup.config.montage)
+    strongest = members.groupby(["layer", "unit", "cluster"]).head(setup.config.montage)
+    shown = {*strongest["picture"], *clusters["medoid"]} - {NO_MEDOID}
     tensors, notices = {}, ()
     try:
-        small = _thumbnails(setup, sorted(set(shown["picture"])))
+        small = _thumbnails(setup, sorted(shown) if setup.config.montage else [])
         tensors = {THUMBNAILS: tensor_bytes(small)} if small else {}
     except DataError as error:
         notices = (f"no thumbnails: {error}",)
