@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from polykit.errors import PolykitError
+from polykit.runtime.extraction import extract
 from polykit.runtime.masking import load_mask, mask_bytes
 from polykit.runtime.progress import watching
 from polykit.runtime.seeds import derive, generator
 from polykit.runtime.specificity import chance_overlap
 from polykit.runtime.store import CellResult, RunStore
+from polykit.runtime.subnetworks import subnetwork_bytes
 from polykit.workflows.dissect.measures import measure, random_masks
 from polykit.workflows.dissect.setup import Cell, OverlapCell, Setup
 from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
@@ -84,6 +87,11 @@ def part_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
         statistics |= random_masks(
             surgery, mask, setup.config.randoms, generator(seed, "random", cell.name)
         )
+        try:
+            small = extract(surgery.model, mask, surgery.pictures.x[:1], surgery.target)
+            files[SUBNETWORK] = subnetwork_bytes(small)
+        except PolykitError as error:
+            notices.append(f"{cell.name}: no small network: {error}")
     place = {
         "unit": str(cell.unit),
         "cluster": cell.cluster,
