@@ -63,7 +63,9 @@ class Balance:
         [2.0, 0.6666666865348816, 0.6666666865348816, 0.6666666865348816]
         """
         half = (self.positives + self.negatives) / 2
-        return values * torch.where(y > 0, half / self.positives, half / self.negatives)
+        return torch.where(
+            y > 0, values * (half / self.positives), values * (half / self.negatives)
+        )
 
 
 @dataclass(frozen=True)

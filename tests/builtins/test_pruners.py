@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import pytest
@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from torch.nn.utils import prune as torch_prune
 
 from polykit.api import Pruner, SaliencyPruner
-from polykit.errors import ModelError, UsageError
+from polykit.errors import UsageError
 from polykit.registry import Registry
+from polykit.runtime.cluster_objectives import UnitValue
 from polykit.runtime.masking import candidates, masked
 from polykit.runtime.objectives import TaskLoss, UnitActivation
+from polykit.runtime.reading import make_reader
 from polykit.runtime.seeds import generator, seeded
 from polykit.runtime.trace import trace
 from polykit.testing import unchanged
@@ -355,20 +357,55 @@ def test_actgrad_of_a_convolution_in_one_dimension() -> None:
     assert not found.values["0.weight"][[0, 2]].any()
 
 
-def test_actgrad_refuses_kernels_of_other_paddings_and_takes_them_as_weights() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU()).eval()
-    x = torch.rand(2, 1, 5, 5)
-    objective = UnitActivation(UnitRef("0", 0), trace(model, x))
+def test_actgrad_takes_other_paddings() -> None:
+    """The same as padding the pictures by hand; the map's size is that of the padded layer."""
+    with seeded(0, "reflect"):
+        wide = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU())
+        plain, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), torch.rand(2, 1, 5, 5)
+    plain.load_state_dict(wide.state_dict())
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
     for granularity in get_args(Granularity):
-        cut = candidates(model, objective.trace, granularity, target=objective.target)
-        call: Callable[[], Scores] = lambda cut=cut: ActGrad().scores(  # noqa: E731
-            model, objective, [(x, x)], candidates=cut, mask=cut.full(), generator=generator(0)
+        found = []
+        for model, pictures in ((wide, x), (plain, padded)):
+            objective = UnitActivation(UnitRef("0", 0), trace(model.eval(), pictures))
+            cut = candidates(model, objective.trace, granularity, target=objective.target)
+            scores = ActGrad().scores(
+                model,
+                objective,
+                [(pictures, x)],
+                candidates=cut,
+                mask=cut.full(),
+                generator=generator(0),
+            )
+            found.append(scores.values)
+        assert_same(found[0], found[1], 1e-6)
+
+
+@pytest.mark.parametrize("granularity", get_args(Granularity))
+def test_actgrad_through_the_cone_is_actgrad_over_the_full_map(granularity: Granularity) -> None:
+    """The cone computes a part of each map; the rest has no gradient and the mean is the same."""
+    with seeded(0, "cone"):
+        first = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        model = nn.Sequential(*first, nn.Conv2d(4, 6, 3, groups=2), nn.ReLU()).double().eval()
+        x = torch.randn(6, 1, 16, 16, dtype=torch.double)
+    path, target = trace(model, x), UnitRef("3", 5)
+    cut = candidates(model, path, granularity, target=target)
+    readers = [make_reader(model, path, "3", way=way) for way in ("cone", "full")]  # type: ignore[arg-type]
+    full = cut.full()
+    cone, whole = (
+        ActGrad()
+        .scores(
+            model,
+            UnitValue(target, reader),
+            [(x, x)],
+            candidates=cut,
+            mask=full,
+            generator=generator(0),
         )
-        if granularity == "kernel":
-            with pytest.raises(ModelError, match="zero padding, not 'reflect'; take granularity"):
-                call()
-        else:
-            assert float(call().values["0.weight"].sum()) > 0
+        .values
+        for reader in readers
+    )
+    assert_same(cone, whole, 1e-12)
 
 
 @pytest.mark.parametrize("name", BUILTIN)

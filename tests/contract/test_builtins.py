@@ -48,6 +48,10 @@ def make(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(outputs))
 
 
+def short_descent(folder: Path) -> dict[str, int]:
+    return {"epochs": 6, "steps": 2, "searches": 4}
+
+
 def factory(folder: Path) -> dict[str, str]:
     return {"target": f"{__name__}:make"}
 
@@ -60,6 +64,8 @@ test_contract = polykit.testing.contract(
         "cifar10": root,
         "imagefolder": pictures,
         "factory": factory,
+        "continuous-sparsification": short_descent,
+        "cs": short_descent,
         "force": lambda folder: {"rounds": 4},
         "dictionary": lambda folder: {"epochs": 3},
     },
