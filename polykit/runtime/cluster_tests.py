@@ -202,7 +202,7 @@ def one_blob(
 
     def made(normal: Vectors, root: Vectors) -> Vectors:
         values = middle + spread * (normal @ root)
-        return np.where(cut, np.maximum(values, 0.0), values)
+        return np.where(cut, np.maximum(values, 0.0), values)  # type: ignore[no-any-return]
 
     wanted = _correlations(vectors)
     sample = draw.standard_normal((max(2000, 2 * width), width))

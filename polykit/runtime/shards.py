@@ -158,4 +158,4 @@ def _joined(parts: Sequence[Chunk]) -> Chunk:
 
 def as_array(values: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Return `values [n, d]` as float64 in NumPy, which clustering computes with."""
-    return values.double().numpy()  # type: ignore[no-any-return]
+    return values.double().numpy()

@@ -187,7 +187,8 @@ def picture_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     ]
     strongest = members.groupby(["layer", "unit", "cluster"]).head(setup.config.montage)
     shown = {*strongest["picture"], *clusters["medoid"]} - {NO_MEDOID}
-    tensors, notices = {}, ()
+    tensors: dict[str, bytes] = {}
+    notices: tuple[str, ...] = ()
     try:
         small = _thumbnails(setup, sorted(shown) if setup.config.montage else [])
         tensors = {THUMBNAILS: tensor_bytes(small)} if small else {}

@@ -184,8 +184,8 @@ class _Look:
         """Every statistic of the unit that is defined."""
         tested, summary, n = self._tested, self._summary, len(self._pictures)
         yield "pictures", n
-        yield "fires", summary.fires[self._unit]
-        yield "top_activation", summary.most[self._unit]
+        yield "fires", float(summary.fires[self._unit])
+        yield "top_activation", float(summary.most[self._unit])
         yield "clusters", tested.clusters
         labels, stable = tested.labels, tested.stability
         kept = strength(labels, np.array(stable)) if tested.clusters > 1 else 0.0
