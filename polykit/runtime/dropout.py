@@ -57,8 +57,8 @@ class Dropouts:
                 self._uniform[index] = torch.zeros(size, dtype=torch.double)
             uniform = self._uniform[index]
             for member, (shape, draw) in enumerate(zip(shapes, generators, strict=True)):
-                own = (member, slice(None), *(slice(length) for length in shape))
-                uniform[own].uniform_(generator=draw)
+                own = uniform[member][(slice(None), *(slice(length) for length in shape))]
+                own.uniform_(generator=draw)
             noise.kept = uniform < noise.keep
 
 

@@ -47,7 +47,7 @@ def _layer(module: nn.Module) -> Forward:
     if type(module) is nn.Linear:
         return _linear
     if isinstance(module, _ELEMENTWISE):
-        return lambda _, x: module(x)  # type: ignore[no-any-return]
+        return lambda _, x: module(x)
 
     def one(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(module, dict(parameters), (x,))  # type: ignore[no-any-return]
@@ -58,8 +58,8 @@ def _layer(module: nn.Module) -> Forward:
 def _linear(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Apply `weight [members, out, in]` and, if there is one, `bias [members, out]`."""
     rows = x.flatten(1, -2)
-    outputs: Tensor = _Affine.apply(rows, parameters["weight"], parameters.get("bias"))  # type: ignore[no-untyped-call]
-    return outputs.unflatten(1, x.shape[1:-1])
+    outputs: Tensor = _Affine.apply(rows, parameters["weight"], parameters.get("bias"))
+    return outputs.view(*x.shape[:-1], -1)
 
 
 class _Affine(torch.autograd.Function):

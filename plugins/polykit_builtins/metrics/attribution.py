@@ -15,7 +15,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
 
 from polykit.errors import ModelError, UsageError
 from polykit.runtime.addressing import select_layers
@@ -23,12 +22,14 @@ from polykit.runtime.capture import Reduce, capture, unit_values
 from polykit.runtime.feeding import downstream
 from polykit.runtime.trace import evaluating, trace
 from polykit.types import Site, Trace
+from polykit_builtins.metrics.slopes import slopes
 
 Encoder = Callable[[Tensor], Tensor]
 """Maps features `[n, q]` to model inputs `[n, *shape]`, or to a layer's values, row by row."""
 
-CHUNK_NUMBERS = 2**26
-"""How many numbers (inputs and outputs of all modules) the rows of a default chunk may need."""
+CHUNK_NUMBERS, CACHED_NUMBERS, LEAST_ROWS = 2**26, 2**21, 64
+"""How many numbers (inputs and outputs of all modules) the rows of a default chunk may need: a few
+that stay near the processor, but for at least 64 rows more, if memory allows."""
 
 CAPTUM_STEPS = 50
 """Captum has no exact form; 50 steps are its default and the thesis's."""
@@ -243,6 +244,8 @@ class _Units:
 
     def checked(self, M: Tensor) -> Tensor:
         """Return M, or say which unit's attribution is not a number."""
+        if torch.isfinite(M.sum()):  # as it is where every number is, and quickly found out
+            return M
         bad = (~torch.isfinite(M)).nonzero()
         if len(bad):
             row, feature = bad[0].tolist()
@@ -284,7 +287,8 @@ def _units(
         chosen = select_layers(passed, layers or ("*",))
         reached = attributed(model, example, passed, chosen, fed.layer if fed else "")
         sites = tuple(Site(layer, at) for layer in reached)
-        chunk = chunk_size or max(1, CHUNK_NUMBERS // _row_size(passed))
+        size = _row_size(passed)
+        chunk = chunk_size or max(CACHED_NUMBERS // size, min(LEAST_ROWS, CHUNK_NUMBERS // size), 1)
         yield _Units(model, encoder, passed, sites, fed, example, reduce, eye, chunk)
 
 
@@ -317,7 +321,6 @@ def _riemann(units: _Units, steps: int) -> Tensor:
         feature, step = rows // steps, rows % steps + 1
         direction = units.eye[feature]
         points = direction * (step / steps).to(direction).unsqueeze(1)
-        slopes = jvp(units.by_layer, (points,), (direction,))[1]
-        for total, slope in zip(sums, slopes, strict=True):
+        for total, slope in zip(sums, slopes(units.by_layer, points, direction), strict=True):
             total.index_add_(0, feature, slope)
     return torch.cat([total.T / steps for total in sums])

@@ -61,7 +61,8 @@ class Cell:
 class Laboratory:
     """A resolved laboratory: the objects behind the names of a `LaboratoryConfig`.
 
-    `datasets` are by scenario and seed, `models` by scenario and dropout.
+    `datasets` are by scenario and seed, `models` by scenario and dropout. `threads` are the CPU's
+    to compute with, one for each ensemble in training.
     """
 
     config: LaboratoryConfig
@@ -71,6 +72,7 @@ class Laboratory:
     pruner: Chosen
     metrics: Mapping[str, Chosen]
     device: torch.device
+    threads: int
     spaces: Spaces
     plugins: dict[str, Any]
     _worlds: dict[tuple[str, int], Data] = field(default_factory=dict)
@@ -84,11 +86,6 @@ class Laboratory:
     def asked(self) -> dict[str, Chosen]:
         """The metrics of the question, without those that every network is asked."""
         return {label: c for label, c in self.metrics.items() if c.spec in self.config.metrics}
-
-    @property
-    def threads(self) -> int:
-        """CPU threads to compute with, one for each ensemble in training."""
-        return self.config.threads or torch.get_num_threads()
 
     @property
     def worlds(self) -> list[Cell]:
@@ -181,6 +178,7 @@ def resolve(config: LaboratoryConfig, registry: Registry) -> Laboratory:
         pruner=pruner,
         metrics=metrics,
         device=device,
+        threads=config.threads or torch.get_num_threads(),
         spaces=Spaces(registry, config.options),
         plugins={
             "pruner": pruner.record,
