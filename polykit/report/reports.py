@@ -13,6 +13,18 @@ from polykit.report.analyze import content as analyze_content
 from polykit.report.analyze import figures as analyze_figures
 from polykit.report.analyze import numbers as analyze_numbers
 from polykit.report.analyze import verdict as analyze_verdict
+from polykit.report.clusters import content as clusters_content
+from polykit.report.clusters import figures as clusters_figures
+from polykit.report.clusters import numbers as clusters_numbers
+from polykit.report.clusters import verdict as clusters_verdict
+from polykit.report.density import content as density_content
+from polykit.report.density import figures as density_figures
+from polykit.report.density import numbers as density_numbers
+from polykit.report.density import verdict as density_verdict
+from polykit.report.dissect import content as dissect_content
+from polykit.report.dissect import gallery as dissect_gallery
+from polykit.report.dissect import numbers as dissect_numbers
+from polykit.report.dissect import verdict as dissect_verdict
 from polykit.report.drawing import Drawn
 from polykit.report.laboratory import content as laboratory_content
 from polykit.report.laboratory import figures as laboratory_figures
@@ -65,6 +77,27 @@ REPORTS: Mapping[str, Report] = {
         laboratory_verdict.verdict,
         laboratory_content.content,
         "laboratory.html.j2",
+    ),
+    "density": Report(
+        density_numbers.summary,
+        density_figures.draw_all,
+        density_verdict.verdict,
+        density_content.content,
+        "density.html.j2",
+    ),
+    "clusters": Report(
+        clusters_numbers.summary,
+        clusters_figures.draw_all,
+        clusters_verdict.verdict,
+        clusters_content.content,
+        "clusters.html.j2",
+    ),
+    "dissect": Report(
+        dissect_numbers.summary,
+        dissect_gallery.draw_all,
+        dissect_verdict.verdict,
+        dissect_content.content,
+        "dissect.html.j2",
     ),
     "visualize": Report(
         visualize_numbers.summary,

@@ -17,6 +17,13 @@ _NETWORK = {
     "arm": "str",
     "ratio": "float64",
 }
+_DENSE = {
+    "scale": "float64",
+    "init": "str",
+    "optimizer": "str",
+    "seed": "int64",
+    "data_seed": "int64",
+}
 _VARIANT = {"unit": "str", "variant": "str", "kind": "str"}
 _PART = {
     "unit": "str",
@@ -54,6 +61,27 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "rows": {**_NETWORK, **_STATISTIC},
         "history": {**_NETWORK, **_LOSSES},
         "epochs": {**_NETWORK, "epoch": "int64", **_STATISTIC},
+    },
+    "density": {
+        "rows": {**_DENSE, **_STATISTIC},
+        "effective": {
+            **_DENSE,
+            "pruner": "str",
+            "parameters": "int64",
+            "core": "float64",
+            "density": "float64",
+        },
+        "trajectory": {
+            **_DENSE,
+            "pruner": "str",
+            "step": "int64",
+            "kept": "int64",
+            "density": "float64",
+            "loss": "float64",
+            "accuracy": "float64",
+        },
+        "history": {**_DENSE, **_LOSSES, "validation_accuracy": "float64"},
+        "correct": {**_DENSE, "sample": "int64", "correct": "bool"},
     },
     "clusters": {
         "rows": {**_UNIT, "statistic": "str", "value": "float64"},
@@ -132,6 +160,10 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 In the laboratory's tables `arm` is dense, pruned, random, scratch or unpruned, and `ratio` the
 nominal pruning ratio, 0 for networks that were not pruned. `epochs` holds each metric's headline
 statistic after each epoch (0: before the first), `rows` every statistic after the last one.
+
+In the tables of a density study `density` is the share of the prunable weights that is left, `core`
+their number at the effective density; both are missing where the threshold was never crossed.
+`correct` tells of each validation sample whether the whole network gets it right.
 
 In the tables of clusters `picture` is an index into the split looked at, `cluster` −1 is noise,
 `medoid` the picture with the smallest sum of distances to its cluster (−1 for noise), `rank` 0 the

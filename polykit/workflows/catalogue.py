@@ -16,6 +16,9 @@ from polykit.workflows.clusters import plan as clusters_plan
 from polykit.workflows.clusters import setup as clusters_setup
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.configs import CONFIGS
+from polykit.workflows.density import cells as density_cells
+from polykit.workflows.density import plan as density_plan
+from polykit.workflows.density import setup as density_setup
 from polykit.workflows.dissect import cells as dissect_cells
 from polykit.workflows.dissect import plan as dissect_plan
 from polykit.workflows.dissect import setup as dissect_setup
@@ -52,6 +55,13 @@ WORKFLOWS: Mapping[str, Workflow] = {
         laboratory_plan.make_plan,
         laboratory_cells.describe,
         laboratory_cells.run,
+    ),
+    "density": Workflow(
+        CONFIGS["density"],
+        density_setup.resolve,
+        density_plan.make_plan,
+        density_cells.describe,
+        density_cells.run,
     ),
     "visualize": Workflow(
         CONFIGS["visualize"],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.config import SweepConfig
+from polykit.workflows.density.config import DensityConfig
 from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.laboratory.config import LaboratoryConfig
 from polykit.workflows.visualize.config import VisualizeConfig
@@ -14,6 +15,7 @@ from polykit.workflows.visualize.config import VisualizeConfig
 CONFIGS: Mapping[str, type[SweepConfig]] = {
     "analyze": AnalyzeConfig,
     "laboratory": LaboratoryConfig,
+    "density": DensityConfig,
     "visualize": VisualizeConfig,
     "clusters": ClustersConfig,
     "dissect": DissectConfig,

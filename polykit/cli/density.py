@@ -1,0 +1,86 @@
+"""`polykit density`: how dense networks of several widths want to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from polykit.cli import settings
+from polykit.cli.launch import (
+    WHAT,
+    ConfigOption,
+    DataRootOption,
+    DownloadOption,
+    DryRunOption,
+    epilog,
+    launch,
+)
+from polykit.cli.runs import (
+    PANEL,
+    RUNS,
+    JsonOption,
+    OutOption,
+    ReportOption,
+    ResumeOption,
+    RunsDirOption,
+)
+from polykit.workflows.density.config import FLAGS, DensityConfig
+
+EXAMPLES = """Train networks of several widths, prune them step by step, and compare what is left.
+
+\b
+  polykit density
+  polykit density --scale 0.1 --scale 1 --seed 0 --seed 1
+  polykit density --dataset mnist --data-root data --optimizer sgd --lr 0.001 --epochs 300
+  polykit density --compare sgd=0.1 --compare adam=0.001 --init glorot --init he
+  polykit density --pruner magnitude --pruner snip --pruner random --drop none --rise 0.1
+  polykit density --model conv2 --scale 0.1 --stop best --epochs 30
+  polykit density --config study.toml --dry-run
+  polykit density --resume runs/NAME
+"""
+HOW, TRAINING = "How to prune and measure", "Training"
+PLACES = {
+    **dict.fromkeys(("model", "dataset", "scales", "inits", "optimizers"), WHAT),
+    **dict.fromkeys(("seeds", "data_seeds", "options"), WHAT),
+    **dict.fromkeys(("pruners", "scope", "step", "drop", "rise", "small"), HOW),
+    **dict.fromkeys(("metrics", "layers", "score_samples"), HOW),
+    **dict.fromkeys(("device", "engine"), PANEL),
+}
+LAYOUT = settings.Layout(FLAGS, PLACES, TRAINING, (WHAT, HOW, TRAINING, PANEL), "POLYKIT_DENSITY_")
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+def density(
+    ctx: typer.Context,
+    data_root: DataRootOption = None,
+    download: DownloadOption = False,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    resume: ResumeOption = None,
+    out: OutOption = None,
+    runs_dir: RunsDirOption = RUNS,
+    as_json: JsonOption = False,
+    report: ReportOption = True,
+    **fields: Any,
+) -> None:
+    """See EXAMPLES, which is what `--help` shows."""
+    launch(
+        ctx,
+        DensityConfig,
+        fields,
+        data_root=data_root,
+        download=download,
+        file=config,
+        dry_run=dry_run,
+        resume=resume,
+        out=out,
+        runs_dir=runs_dir,
+        as_json=as_json,
+        report=report,
+    )
+
+
+settings.add_fields(density, DensityConfig, LAYOUT)
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(density)

@@ -1,0 +1,1 @@
+"""How dense networks of several widths are: train, prune along a trajectory, compare."""
