@@ -87,6 +87,8 @@ def embed(vectors: Vectors, recipe: Recipe, mean: Vectors, std: Vectors) -> Vect
 
 def distances(vectors: Vectors) -> Vectors:
     """Return all Euclidean distances `[n, n]`."""
+    if not len(vectors):
+        return np.zeros((0, 0))
     return euclidean_distances(vectors)  # type: ignore[no-any-return]
 
 

@@ -69,9 +69,13 @@ class Shards:
         parts = [
             Chunk(chunk.index[here], chunk.label[here], chunk.values[here])
             for chunk in self
-            if bool((here := torch.isin(chunk.index, wanted)).any())
+            for here in [torch.isin(chunk.index, wanted)]
         ]
-        found = _joined(parts)
+        found = Chunk(
+            torch.cat([part.index for part in parts]),
+            torch.cat([part.label for part in parts]),
+            torch.cat([part.values for part in parts]),
+        )
         if len(found.index) != len(wanted):
             missing = sorted(set(wanted.tolist()) - set(found.index.tolist()))
             raise UsageError(f"the run has no activations of picture {missing[0]}")
@@ -142,17 +146,6 @@ def summarise(
         positives / max(count, 1),
         tuple(where[:n, column] for column, n in enumerate(counts)),
         tuple(best[:n, column] for column, n in enumerate(counts)),
-    )
-
-
-def _joined(parts: Sequence[Chunk]) -> Chunk:
-    if not parts:
-        nothing = torch.zeros(0, dtype=torch.long)
-        return Chunk(nothing, nothing, torch.zeros(0, 0))
-    return Chunk(
-        torch.cat([part.index for part in parts]),
-        torch.cat([part.label for part in parts]),
-        torch.cat([part.values for part in parts]),
     )
 
 

@@ -109,6 +109,14 @@ def test_clusters_that_dissolve_become_noise():
     assert (found.probabilities[found.labels != NOISE] > 0).all()
 
 
+@pytest.mark.parametrize("scale", ["none", "standardise", "length"])
+def test_no_points_are_no_cluster(scale):
+    found = find_clusters(
+        np.zeros((0, 4)), np.zeros(4), np.ones(4), Recipe(scale, 2), np.random.default_rng(0)
+    )
+    assert (found.clusters, found.found.noise_share, len(found.labels)) == (0, 0.0, 0)
+
+
 @pytest.mark.parametrize("n", [1, 2, 9])
 def test_few_points_are_one_cluster(n):
     found = look(np.random.default_rng(0).normal(size=(n, 4)), 0)
