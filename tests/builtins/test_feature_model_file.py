@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polykit.errors import DataError, RunError
 from polykit.runtime.splits import SPLITS
-from polykit.runtime.store import tensor_bytes
+from polykit.session import save_truth
 from polykit.types import Data
 from polykit_builtins.datasets.feature_model import FeatureModel
-from polykit_builtins.datasets.ground_truth.files import load_world, save_world
+from polykit_builtins.datasets.ground_truth.files import load_world
 
 Tensors = dict[str, Tensor]
 
@@ -56,37 +54,23 @@ def same(one: Data, other: Data) -> None:
 
 @pytest.mark.parametrize("generator", ["exact", "faithful"])
 def test_a_saved_world_is_the_same_data(generator: str, tmp_path: Path) -> None:
-    dataset = small(generator)
-    save_world(dataset.make(), tmp_path / "new" / "world.safetensors", dataset.model_dump())
-    same(dataset.load(), FeatureModel(file=str(tmp_path / "new" / "world.safetensors")).load())
+    data, path = small(generator).load(), tmp_path / "new" / "world.safetensors"
+    save_truth(data, path)
+    same(data, FeatureModel(file=str(path)).load())
 
 
-def test_the_truth_of_any_data_serves_as_well(tmp_path: Path) -> None:
-    data = small().load()
-    (tmp_path / "world.safetensors").write_bytes(tensor_bytes(data.truth))
-    same(data, FeatureModel(file=str(tmp_path / "world.safetensors")).load())
-
-
-def test_the_header_tells_the_options_and_the_file_is_the_same_each_time(tmp_path: Path) -> None:
-    dataset = small()
+def test_the_same_options_give_the_same_file_and_nothing_else(tmp_path: Path) -> None:
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    save_world(dataset.make(), one, dataset.model_dump(mode="json"))
-    with safe_open(one, "pt") as file:
-        header = file.metadata()
-    again = FeatureModel(**json.loads(header["feature-model"]))
-    assert again == dataset
-    save_world(again.make(), two, again.model_dump(mode="json"))
+    for path in (one, two):
+        save_truth(small().load(), path)
     assert one.read_bytes() == two.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "one.safetensors",
-        "two.safetensors",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [one.name, two.name]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(RunError, match="taken cannot be written"):
-        save_world(small().make(), tmp_path / "taken")
+        save_truth(small().load(), tmp_path / "taken")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
@@ -132,7 +116,7 @@ def test_files_that_hold_no_world_are_refused(
     damage: Callable[[Tensors], Tensors], reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "world.safetensors"
-    save_world(small().make(), path)
+    save_truth(small().load(), path)
     assert load_world(path)
     save_file(damage(load_file(path)), path)
     with pytest.raises(DataError, match=f"holds no world of feature-model: .*({reason})"):
@@ -150,7 +134,7 @@ def test_files_that_are_not_safetensors_are_refused(content: bytes | None, tmp_p
 
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "world.safetensors"
-    save_world(small().make(), path)
+    save_truth(small().load(), path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="cannot be read"):
         FeatureModel(file=str(path)).load()

@@ -1,33 +1,19 @@
-"""Worlds in files."""
+"""Worlds read from files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from polykit.errors import DataError
-from polykit.runtime.files import write_bytes
 from polykit.runtime.splits import SPLITS, check_finite
 from polykit_builtins.datasets.ground_truth.maps import Encoder, FeatureMaps
 from polykit_builtins.datasets.ground_truth.world import World
-
-
-def save_world(world: World, path: Path, options: Mapping[str, Any] | None = None) -> None:
-    """Write a world as safetensors, whole or not at all.
-
-    `options` go as JSON into the file's header, under the name feature-model, for people to read:
-    loading does not need them. Raises RunError where the file cannot be written.
-    """
-    text = json.dumps(dict(options or {}), sort_keys=True, allow_nan=False)
-    plain = {name: value.contiguous().clone() for name, value in world.tensors().items()}
-    write_bytes(path, save(plain, {"feature-model": text}))  # one entry: their order is not fixed
 
 
 def load_world(path: Path) -> World:
