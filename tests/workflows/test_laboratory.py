@@ -263,3 +263,19 @@ def test_a_world_that_is_there_is_not_made_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr(FeatureModel, "make", make)
     session.resume(path, REGISTRY)
     assert content(path) == content(run.path)
+
+
+def test_threads_train_ensembles_at_once_and_change_nothing(run, tmp_path, monkeypatch):
+    from polykit.workflows.laboratory import cells
+
+    asked = []
+    real = cells.train_together
+
+    def train_together(*arguments, workers, **more):
+        asked.append((workers, torch.get_num_threads()))
+        return real(*arguments, workers=workers, **more)
+
+    monkeypatch.setattr(cells, "train_together", train_together)
+    found = session.run(config(threads=3), REGISTRY, out=tmp_path / "lab")
+    assert set(asked) == {(3, 1)}
+    assert content(found.path / "cells") == content(run.path / "cells")
