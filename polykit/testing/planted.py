@@ -11,12 +11,20 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polykit.api import Pruner
 from polykit.errors import ModelError
-from polykit.runtime.seeds import derive
+from polykit.runtime.reading import make_reader
+from polykit.runtime.seeds import derive, generator
+from polykit.runtime.specificity import dissociation, specificity
+from polykit.runtime.trace import trace
+from polykit.types import UnitRef
+from polykit.workflows.dissect.parts import NEITHER, Aim, Pictures, Surgery, held_out_rows
 
 Kind = Literal["two-path", "shared", "single", "entangled", "random", "other"]
 """How a unit comes to see two types of picture: on two paths of its own, or in another way.
@@ -70,6 +78,45 @@ def planted(seed: int, *, pictures: int = 80, tie: float = 0.0) -> Planted:
         if (made := draw.network()) is not None:
             return made
     raise ModelError(f"no network of seed {seed} has working paths")
+
+
+def part_scores(
+    made: Planted, pruner: Pruner, density: float, aim: Aim = "contrast", seed: int = 0
+) -> pd.DataFrame:
+    """Cut every planted unit apart, and return the scores of its worse part on held-out pictures.
+
+    One row per unit: `kind`, and the lower of both types' `auc`, `fidelity`, `specificity`,
+    `dissociation` and `density`.
+    """
+    path = trace(made.model, made.x)
+    read = make_reader(made.model, path, LAYER)
+    rows = []
+    for unit in made.units:
+        labels = torch.full_like(made.y, NEITHER)
+        for cluster, kind in enumerate(unit.types):
+            labels[made.y == kind] = cluster
+        out = held_out_rows(labels.tolist(), 0.5, generator(seed, "held out"))
+        pictures = Pictures(made.x, torch.arange(len(made.x)), labels, out)
+        parts = []
+        for cluster in (0, 1):
+            target = UnitRef(LAYER, unit.index)
+            surgery = Surgery(made.model, path, read, target, pictures, cluster)
+            mask = surgery.find(pruner, density, aim, generator(seed, "part"))
+            before, after, without = (
+                surgery.groups(surgery.values(kept)) for kept in (None, mask, surgery.without(mask))
+            )
+            found = specificity(before, after, np.random.default_rng(seed))
+            parts.append(
+                {
+                    "auc": found.separation.value,
+                    "fidelity": found.fidelity.value,
+                    "specificity": found.specificity.value,
+                    "dissociation": dissociation(before, without),
+                    "density": mask.density,
+                }
+            )
+        rows.append({"kind": unit.kind, **pd.DataFrame(parts).min()})
+    return pd.DataFrame(rows)
 
 
 class _Draw:

@@ -49,6 +49,7 @@ def clusters(tmp_path_factory):
         "digits",
         epochs=4,
         top=160,
+        units=("0-9",),
         resamples=2,
         nulls=19,
         sensitivity=False,
