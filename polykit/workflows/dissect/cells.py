@@ -88,7 +88,7 @@ def part_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
             surgery, mask, setup.config.randoms, generator(seed, "random", cell.name)
         )
         try:
-            small = extract(surgery.model, mask, surgery.pictures.x[:1], surgery.target)
+            small = extract(surgery.model, mask, surgery.pictures.x[:8], surgery.target)
             files[SUBNETWORK] = subnetwork_bytes(small)
         except PolykitError as error:
             notices.append(f"{cell.name}: no small network: {error}")
