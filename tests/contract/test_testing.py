@@ -66,6 +66,21 @@ class TooDense(Good):
         return super().prune(*arguments, density=min(1.0, density + 0.2), **more)
 
 
+class Stubborn(TooDense):
+    """Finds its own density, even where one is asked for."""
+
+    chooses_density: ClassVar[bool] = True
+
+
+class Wilful(Good):
+    """Finds its own density where none is asked for, and meets any other."""
+
+    chooses_density: ClassVar[bool] = True
+
+    def prune(self, *arguments, density, **more):
+        return super().prune(*arguments, density=0.3 if density == 1 else density, **more)
+
+
 class Shallow(Good):
     """Forgets layers."""
 
@@ -563,6 +578,7 @@ def test_good_plugins_pass(tmp_path, check, kind):
     ("check", "kind", "words"),
     [
         (pruners.density, TooDense, "further than one element"),
+        (pruners.density, Stubborn, "further than one element"),
         (pruners.density, Shallow, "the mask covers"),
         (pruners.density, Crumbling, "units were removed in part"),
         (pruners.density, Gambling, "torch's random number generator has changed"),
