@@ -50,6 +50,7 @@ def visit(browser: Browser) -> Iterator[Opener]:
             color_scheme=scheme,
             java_script_enabled=script,
         )
+        context.set_default_timeout(120_000)  # busy machines are slow, not wrong
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))

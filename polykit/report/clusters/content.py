@@ -93,9 +93,9 @@ def content(run: SavedRun) -> ClustersContent:
 def _gist(values: Mapping[str, float]) -> str:
     count = int(values.get("clusters", 0))
     parts = [f"{count} cluster{'' if count == 1 else 's'}" if count else "no clusters"]
-    if "noise_share" in values and count:
+    if values.get("noise_share"):
         parts.append(f"{100 * values['noise_share']:.0f} % in none")
-    if "score" in values:
+    if values.get("score"):
         parts.append(f"score {words.number(values['score'])}")
     return ", ".join(parts)
 
@@ -184,8 +184,8 @@ def _known(value: Any) -> float | None:
 
 
 def _title(meta: Mapping[str, Any]) -> str:
-    config = meta["config"]
-    return f"Which units of {config['model']} on {config['dataset']} look polysemantic?"
+    model, data = meta["config"]["model"], meta["data"]["name"]
+    return f"Which units of {model} on {data} look polysemantic?"
 
 
 def _facts(run: SavedRun) -> list[tuple[str, str]]:

@@ -106,4 +106,5 @@ def _places(axes: Axes, units: list[tuple[str, dict[str, float]]]) -> None:
     axes.set_xlabel("silhouette (further apart →)")
     axes.set_ylabel("stability (Jaccard index)")
     axes.set_ylim(-0.04, 1.08)
+    axes.set_xlim(min([0.0, *(values["silhouette"] for _, values in units)]) - 0.04, 1.04)
     axes.xaxis.set_major_locator(drawing.ticks(5))

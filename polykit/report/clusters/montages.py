@@ -69,9 +69,10 @@ def montage(album: Album, cluster: pd.Series, members: pd.DataFrame, most: int) 
 def _note(cluster: pd.Series, size: int, shown: int) -> str:
     pictures = f"{size} picture{'' if size == 1 else 's'}"
     parts = [pictures if shown in (0, size) else f"{pictures}, the strongest {shown} shown"]
-    if cluster["class"] and pd.notna(cluster["purity"]):
-        name = cluster["name"] or cluster["class"]
-        parts.append(f"{100 * float(cluster['purity']):.0f} % are “{name}”")
+    named = "name" if cluster["name"] else "class"
+    share = cluster["name_purity" if named == "name" else "purity"]
+    if cluster[named] and pd.notna(share):
+        parts.append(f"{100 * float(share):.0f} % are “{cluster[named]}”")
     if pd.notna(cluster["stability"]):
         parts.append(f"stability {words.number(float(cluster['stability']))}")
     if pd.notna(cluster["activation"]):

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from polykit.report import drawing, style, words
 from polykit.report.drawing import Drawn, slug, told_apart
@@ -22,7 +23,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 }
 """What a picture belongs to: its words and its colour, from the back to the front."""
 
-_BINS = 24
+_BINS = 40
 
 
 def draw_all(run: SavedRun) -> list[Drawn]:
@@ -60,14 +61,15 @@ def _draw(rows: pd.DataFrame, unit: str, cluster: int) -> Drawn:
     for (pruner, density), name in settings(shown).items():
         here = shown[(shown["pruner"] == pruner) & (shown["density"] == density)]
         panels.append((name, looks[pruner], here.assign(value=here["after"])))
+    edges = _edges(pd.concat([values["value"] for _, _, values in panels]))
     figure, cells = drawing.grid(len(panels), 1.75, share=False)
     told = []
     for axes, (name, look, values) in zip(cells, panels, strict=True):
-        _histograms(axes, values)
+        _histograms(axes, values, edges)
         axes.set_title(drawing.wrapped(name, 26), color=look.color)
         told.append(f"{words.capital(name)}: {_means(values)}")
     figure.supxlabel(f"value of {drawing.wrapped(unit, 60)}", fontsize=11)
-    figure.supylabel("share of each group's pictures", fontsize=11)
+    figure.supylabel("share of pictures", fontsize=11)
     _legend(figure, set(shown["group"]))
     counts = {group: int((dense["group"] == group).sum()) for group in GROUPS}
     counted = words.listed([f"{n} of {GROUPS[g][0]}" for g, n in reversed(counts.items()) if n])
@@ -76,22 +78,23 @@ def _draw(rows: pd.DataFrame, unit: str, cluster: int) -> Drawn:
     return Drawn(
         f"activations-{slug(unit)}-{cluster}",
         f"Values before and after pruning for {where}",
-        f"n = {len(dense)} {seen}: {counted}. Each panel has its own scale; the dense unit comes "
-        f"first. A part that carries this cluster alone keeps blue where it was and moves orange "
-        f"away.",
+        f"n = {len(dense)} {seen}: {counted}. Heights are shares of each group; all panels "
+        f"share the axis of values. A part that carries this cluster alone keeps blue where it was "
+        f"and moves orange away.",
         f"Histograms of the value of {unit} for {where}. {' '.join(told)}",
         figure,
         section=unit,
     )
 
 
-def _histograms(axes: Axes, values: pd.DataFrame) -> None:
-    found = values["value"].to_numpy(dtype=float)
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return
-    low, high = float(found.min()), float(found.max())
-    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+def _edges(values: pd.Series[float]) -> NDArray[np.float64]:
+    """Bins for the values of all panels."""
+    found = values.dropna().to_numpy(dtype=float)
+    low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 0.0)
+    return np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+
+
+def _histograms(axes: Axes, values: pd.DataFrame, edges: NDArray[np.float64]) -> None:
     for group, (_, color) in GROUPS.items():
         here = values.loc[values["group"] == group, "value"].dropna().to_numpy(dtype=float)
         if len(here):

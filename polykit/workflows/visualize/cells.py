@@ -20,7 +20,7 @@ from polykit.runtime.splits import indexed
 from polykit.runtime.store import CellResult, RunStore
 from polykit.runtime.visualizing import attribute_pixels, feature_pictures
 from polykit.types import UnitRef
-from polykit.workflows.sweep import Failures, Phase, carry_out, groups_of, one_by_one, record
+from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
 from polykit.workflows.visualize.setup import DENSE, Cell, Setup
 
 PICTURES = "the pictures"
@@ -43,7 +43,12 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
 def run(setup: Setup, store: RunStore) -> dict[str, str]:
     """Run every cell that is not done yet and return the failures by cell."""
     return carry_out(
-        [Phase(partial(_cells, setup, store), groups_of(setup.cells, 1))],
+        [
+            Phase(
+                partial(one_by_one, partial(_write, setup, store)),
+                groups_of(setup.cells, 1),
+            )
+        ],
         store,
         setup.registry,
         engine=setup.config.engine,
@@ -51,8 +56,11 @@ def run(setup: Setup, store: RunStore) -> dict[str, str]:
     )
 
 
-def _cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failures:
-    return one_by_one(lambda cell: store.write_cell(cell.name, visualize(setup, cell)), cells)
+def _write(setup: Setup, store: RunStore, cell: Cell) -> None:
+    found = visualize(setup, cell)
+    store.write_cell(cell.name, found)
+    rows = found.tables["rows"].to_dict("records") if "rows" in found.tables else []
+    setup.registry.notify("polykit_measured", cell=cell.name, stage="shown", rows=rows)
 
 
 @dataclass(frozen=True)

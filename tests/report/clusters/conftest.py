@@ -142,9 +142,13 @@ def dissect(run: SavedRun, name: str, unit: str, *, pruners: Sequence[str] = PRU
         for place, pruner in enumerate(pruners):
             key = {"unit": unit, "cluster": cluster, "pruner": pruner, "density": 1.0,
                    "control": "own", "read_unit": unit}  # fmt: skip
-            told = {"unit": unit, "cluster": cluster, "objective": "contrast", "control": "own",
-                    "read_unit": unit, "pruner": pruner, "density": 1.0, "seed": 0}  # fmt: skip
-            rows += [{**told, "statistic": "auc", "value": 0.98 - 0.1 * place}]
+            for control, read, share in (("own", unit, 0.0), ("unit", "conv3:9", 0.3)):
+                told = {"unit": unit, "cluster": cluster, "objective": "contrast", "seed": 0,
+                        "control": control, "read_unit": read, "pruner": pruner,
+                        "density": 1.0}  # fmt: skip
+                auc = 0.98 - 0.1 * place - share
+                for statistic, value in _statistics(auc).items():
+                    rows.append({**told, "statistic": statistic, "value": value})
             for picture in range(120):
                 group = ("cluster", "other", "neither")[picture % 3]
                 before = {"cluster": 5.0, "other": 4.5, "neither": 0.5}[group] + rng.normal()
@@ -159,7 +163,13 @@ def dissect(run: SavedRun, name: str, unit: str, *, pruners: Sequence[str] = PRU
                     {**key, "layer": layer, "kept": kept, "effective": kept * 3 // 4,
                      "parameters": size}
                 )  # fmt: skip
-    meta = {"config": {"run": str(run.path), "units": [unit], "pruners": list(pruners)}}
+    overlaps = [
+        {"unit": unit, "pruner": pruner, "density": 1.0, "cluster_a": 0, "cluster_b": 1,
+         "iou": 0.1, "chance": 0.05, "chance_low": 0.03, "chance_high": 0.07}
+        for pruner in pruners
+    ]  # fmt: skip
+    config = {"run": str(run.path), "units": [unit], "pruners": list(pruners)}
+    meta = {"config": config, "enough": 20, "held_out": 0.5}
     return saved(
         run.path / "dissections" / name,
         "dissect",
@@ -167,7 +177,26 @@ def dissect(run: SavedRun, name: str, unit: str, *, pruners: Sequence[str] = PRU
         rows=frame("dissect", "rows", rows),
         activations=frame("dissect", "activations", activations),
         layers=frame("dissect", "layers", layers),
+        overlaps=frame("dissect", "overlaps", overlaps),
     )
+
+
+def _statistics(auc: float) -> dict[str, float]:
+    """The statistics of one part, as far as a report asks for them."""
+    spread = {"auc": auc, "fidelity": auc - 0.1, "specificity": 2 * auc - 1, "auc_random": 0.5}
+    ends = {
+        f"{n}{e}": v + s for n, v in spread.items() for e, s in (("_low", -0.05), ("_high", 0.02))
+    }
+    return {
+        **spread,
+        **ends,
+        "dissociation": 0.3,
+        "achieved_density": 0.04,
+        "effective_density": 0.03,
+        "pictures_held_out": 20.0,
+        "auc_before": 0.6,
+        "drift_rms": 0.4,
+    }
 
 
 def visualize(run: SavedRun, name: str, unit: str, variants: Sequence[str] = ()) -> SavedRun:

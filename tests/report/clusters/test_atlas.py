@@ -61,7 +61,7 @@ def test_montages_hold_the_strongest_pictures_of_each_cluster(tmp_path):
         assert numbers == [n for n in mine["picture"] if n in set(numbers)]
         assert numbers[:5] == list(mine["picture"][:5])
         assert f"{len(mine)} pictures" in montage.note
-    assert "70 % are “zebra”" in unit.montages[0].note
+    assert "80 % are “zebra”" in unit.montages[0].note
     assert all("activation" in one.alt for one in unit.montages[0].images)
     assert [one.alt.split(",")[1] for one in unit.medoids] == [
         " medoid of cluster 0", " medoid of cluster 1",
