@@ -9,7 +9,7 @@ Bushnaq et al. 2024, eq. 24 and 25.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,15 @@ _SILENT = (nn.Flatten, nn.Dropout, nn.Identity)
 
 @dataclass(frozen=True)
 class Link:
-    """One linear layer of a chain: `weight [out, in]`, `bias [out]`, and whether a ReLU follows."""
+    """One linear layer of a chain: `weight [out, in]`, `bias [out]`, and whether a ReLU follows.
+
+    The bias is 0 where the layer has none, and is not `biased`.
+    """
 
     layer: str
     weight: Tensor
     bias: Tensor
+    biased: bool
     relu: bool
 
 
@@ -46,10 +50,9 @@ def relu_chain(model: nn.Module, trace: Trace) -> tuple[Link, ...]:
         if type(module) is nn.Linear:
             weight = module.weight.detach().double()
             bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
-            links.append(Link(name, weight, bias.double(), relu=False))
+            links.append(Link(name, weight, bias.double(), module.bias is not None, relu=False))
         elif type(module) is nn.ReLU and links:
-            last = links[-1]
-            links[-1] = Link(last.layer, last.weight, last.bias, relu=True)
+            links[-1] = replace(links[-1], relu=True)
         elif type(module) is not nn.Sequential and type(module) not in _SILENT:
             return ()
     calls = [call for call in trace.calls if call.kind == "linear"]

@@ -68,5 +68,11 @@ test_contract = polykit.testing.contract(
         "cs": short_descent,
         "force": lambda folder: {"rounds": 4},
         "dictionary": lambda folder: {"epochs": 3},
+        "learning-coefficient": lambda folder: {
+            "steps": 20,
+            "burn_in": 5,
+            "chains": 2,
+            "step": 1e-4,
+        },
     },
 )

@@ -22,6 +22,10 @@ MODELS = {
     "conv2": "conv2:scale=0.1",
     "factory": "own_model:make",
 }
+QUICK_METRICS = {
+    "interaction-basis": {"samples": 16},
+    "learning-coefficient": {"samples": 8, "chains": 2, "steps": 4, "burn_in": 0, "step": 1e-5},
+}
 QUICK_DESCENT = {"epochs": 2, "steps": 1, "searches": 1}
 OTHER_MODELS = ["squeezenet1_1"]
 """torchvision's names are no entries; one stands for the convnets."""
@@ -64,7 +68,7 @@ def test_every_combination_runs_or_refuses(tmp_path, pictures, monkeypatch, data
             score_samples=8,
             eval_batch_size=64,
             options={
-                **({metric: {"samples": 16}} if metric == "interaction-basis" else {}),
+                **({metric: QUICK_METRICS[metric]} if metric in QUICK_METRICS else {}),
                 "force": {"rounds": 3},
                 **dict.fromkeys(("continuous-sparsification", "cs"), QUICK_DESCENT),
                 "edge-popup": {"epochs": 2},
@@ -94,6 +98,8 @@ def expected_refusal(dataset, model, metric):
         return "squeezenet1_1"
     if model in ("conv2", "resnet", "convnet") and dataset == "feature-model":
         return "it needs pictures"
+    if metric == "synchronisation" and model not in ("mlp", "lenet", "factory"):
+        return "chains"
     if dataset == "feature-model" and metric in ("accuracy", "selectivity"):
         return "class"
     return ""

@@ -62,6 +62,20 @@ def polykit_entries() -> list[Entry]:
         ),
         Entry(
             "metric",
+            "learning-coefficient",
+            f"{_HERE}.learning_coefficient:LearningCoefficient",
+            "how many parameters count: the local learning coefficient, by sampling",
+            "Lau et al. 2023, arXiv:2308.12108; Bushnaq et al. 2024, arXiv:2405.10927, §2",
+        ),
+        Entry(
+            "metric",
+            "synchronisation",
+            f"{_HERE}.synchronisation:Synchronisation",
+            "directions in weight space that change nothing, by their reason",
+            "Bushnaq et al. 2024, arXiv:2405.10927, §3",
+        ),
+        Entry(
+            "metric",
             "loss",
             f"{_HERE}.task:Loss",
             "mean test loss: cross-entropy or squared error",
