@@ -57,18 +57,24 @@ def as_parts(pictures: Path, folder: Path, copies: int = 1) -> Path:
 
 
 class Stages:
-    """Hears when each stage ends."""
+    """Hears when each stage ends: its name, the time, and the CPU time with that of workers."""
 
     def __init__(self) -> None:
-        self.ends: list[tuple[str, float]] = []
+        self.ends: list[tuple[str, float, float]] = []
 
     @hookimpl
     def polykit_measured(self, cell: str, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.ends.append((stage, time.perf_counter()))
+        self.ends.append((stage, time.perf_counter(), cpu_seconds()))
 
 
-def run(data: Path, out: Path, threads: int, workers: int) -> dict[str, float]:
-    """Run clusters and return the seconds of each stage, and the whole."""
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def run(data: Path, out: Path, threads: int, workers: int) -> dict[str, tuple[float, float]]:
+    """Run clusters and return seconds and CPU seconds of each stage, and of the whole."""
     registry, stages = Registry.discover(), Stages()
     registry.register(stages, "stages")
     config = ClustersConfig(
@@ -78,15 +84,16 @@ def run(data: Path, out: Path, threads: int, workers: int) -> dict[str, float]:
         epochs=0,
         threads=threads,
     )
-    start = last = time.perf_counter()
+    start = last = (time.perf_counter(), cpu_seconds())
     found = session.run(config, registry, out=out)
     if found.status != "complete":
         sys.exit(f"the run failed: {found.failures}")
-    seconds: dict[str, float] = {}
-    for stage, end in stages.ends:
-        seconds[stage] = seconds.get(stage, 0.0) + end - last
-        last = end
-    return {**seconds, "in all": time.perf_counter() - start}
+    seconds: dict[str, tuple[float, float]] = {}
+    for stage, *end in stages.ends:
+        wall, cpu = seconds.get(stage, (0.0, 0.0))
+        seconds[stage] = wall + end[0] - last[0], cpu + end[1] - last[1]
+        last = end[0], end[1]
+    return {**seconds, "in all": (time.perf_counter() - start[0], cpu_seconds() - start[1])}
 
 
 def peak_megabytes(data: Path, out: Path, threads: int) -> float:
@@ -138,9 +145,9 @@ def main() -> None:
         found = run(data, folder / "run", options.threads, options.workers)
         count = sum(len(files) for _, _, files in os.walk(data / "train"))
         print(f"\n{count} pictures, 256 units, {options.threads} threads\n")
-        print("| stage | seconds |\n|---|---:|")
-        for stage, seconds in found.items():
-            print(f"| {stage} | {seconds:.1f} |")
+        print("| stage | seconds | CPU seconds |\n|---|---:|---:|")
+        for stage, (wall, cpu) in found.items():
+            print(f"| {stage} | {wall:.1f} | {cpu:.1f} |", flush=True)
         print("\n| pictures | most memory (MB) |\n|---:|---:|")
         print(f"| {count} | {peak_megabytes(data, folder / 'a', options.threads):.0f} |")
         four = as_parts(pictures, folder / "four", 4)

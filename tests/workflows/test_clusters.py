@@ -293,6 +293,17 @@ def test_unreadable_pictures_are_counted_and_named(tmp_path):
     assert sources.isdisjoint(broken)
 
 
+def test_a_network_that_gives_no_numbers_is_named(tmp_path):
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(18, 2))
+    net[0].weight.data.fill_(torch.inf)
+    data = torch.rand(60, 1, 3, 3), torch.arange(60) % 2
+    found = polykit.clusters(net, data, out=tmp_path / "a")
+    assert found.status == "failed"
+    assert "0 gives activations that are NaN or infinite" in found.failures["activations-00000"]
+    assert set(found.failures) == {"activations-00000", "units-0-0000-0001", "pictures"}
+    assert "not run" in found.failures["pictures"]
+
+
 def test_units_that_never_fire_are_said_so(tmp_path):
     class Half(nn.Module):
         """Unit 0 never fires; unit 1 on few pictures; unit 2 on all."""

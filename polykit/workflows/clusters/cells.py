@@ -143,12 +143,16 @@ def shard_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
             pictures = x.to(setup.device)
             for layer, reader in readers.items():
                 values[layer].append(reader(model, pictures).cpu())
-    kept = to_tensors(
-        torch.cat(places),
-        torch.cat(labels),
-        {layer: torch.cat(parts) for layer, parts in values.items()},
-        setup.config.precision,
-    )
+    if not places:
+        raise DataError(f"none of the {len(order)} pictures of {cell.name} could be read")
+    read = {layer: torch.cat(parts) for layer, parts in values.items()}
+    for layer, activations in read.items():
+        if not bool(torch.isfinite(activations).all()):
+            raise ModelError(
+                f"{layer} gives activations that are NaN or infinite; look at the network's "
+                f"weights, and at the range of the pictures"
+            )
+    kept = to_tensors(torch.cat(places), torch.cat(labels), read, setup.config.precision)
     lost = sorted(set(order.tolist()) - set(kept["index"].tolist()))
     named = [setup.data.source(setup.config.split, i) or f"picture {i}" for i in lost[:3]]
     notices = (f"{cell.name}: {len(lost)} pictures could not be read: {', '.join(named)}",)
@@ -175,12 +179,12 @@ def picture_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     layer = next(iter(setup.units))
     paths = tuple(store.cell(shard.name) / FILE for shard in setup.shard_cells)
     labels = Shards(paths, layer).gather(pictures).label.tolist()
-    classes, source = setup.data.classes, partial(setup.data.source, setup.config.split)
+    source = partial(setup.data.source, setup.config.split)
     rows = [
         {
             "picture": picture,
             "label": label,
-            "class": classes[label] if classes and label >= 0 else "",
+            "class": setup.classes[label] if label >= 0 else "",
             "source": source(picture),
         }
         for picture, label in zip(pictures.tolist(), labels, strict=True)

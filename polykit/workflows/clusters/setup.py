@@ -71,6 +71,13 @@ class Setup:
         return found
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """What the labels are called, by number if by nothing else; () where there are none."""
+        if self.data.task != "classification":
+            return ()
+        return self.data.classes or tuple(str(label) for label in range(self.data.outputs))
+
+    @property
     def epochs(self) -> int:
         """Training epochs before the network is looked at."""
         if self.config.epochs is not None:

@@ -172,12 +172,11 @@ class _Look:
     def _purity(self, labels: Sequence[int]) -> dict[str, Any]:
         """The most frequent class and noun of some pictures, and their shares; missing if none."""
         found = {"purity": np.nan, "class": "", "name_purity": np.nan, "name": ""}
-        data = self._setup.data
-        if data.task == "classification":
-            classes = data.classes or tuple(str(label) for label in range(data.outputs))
+        classes, names = self._setup.classes, self._setup.data.names
+        if classes:
             found["class"], found["purity"] = purest([classes[label] for label in labels])
-        if data.names:
-            found["name"], found["name_purity"] = purest_name([data.names[i] for i in labels])
+        if names:
+            found["name"], found["name_purity"] = purest_name([names[label] for label in labels])
         return found
 
     def _statistics(self, clusters: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
