@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from polykit.errors import ModelError
 from polykit.runtime.capture import Captured, capture
-from polykit.runtime.slope_rows import INPUT, Ones, Rows, with_one
+from polykit.runtime.slope_rows import INPUT, Ones, Rows, double, with_one
 from polykit.types import At, LayerCall, Site, Trace
 
 
@@ -49,6 +49,10 @@ class _Pass:
         ones: Ones,
         at: At,
     ) -> None:
+        if INPUT in layers and not x.is_floating_point():
+            raise ModelError(
+                "inputs of integers have no slopes; look at the layers behind the embedding"
+            )
         self._model, self._trace = model, trace
         self._layers = tuple(layers)
         following = dict(zip((INPUT, *trace.layers), trace.layers, strict=False))
@@ -59,7 +63,7 @@ class _Pass:
         self.width = sum(call.positions * (call.units + 1) for call in self._calls.values())
         self.width += x[0].numel() + 1 if INPUT in looked else 0
         self._tensors = {
-            name: tensor.detach().to(x.device, torch.float64)
+            name: double(tensor)
             for name, tensor in (*model.named_parameters(), *model.named_buffers())
             if tensor.is_floating_point()
         }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from polykit.runtime.slope_rows import INPUT, Ones, Rows, with_one
+from polykit.runtime.slope_rows import INPUT, Ones, Rows, double, with_one
 from polykit.types import Trace
 
 _SILENT = (nn.Flatten, nn.Dropout, nn.Identity)
@@ -48,9 +48,9 @@ def relu_chain(model: nn.Module, trace: Trace) -> tuple[Link, ...]:
         if module._forward_hooks or module._forward_pre_hooks:
             return ()
         if type(module) is nn.Linear:
-            weight = module.weight.detach().double()
-            bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
-            links.append(Link(name, weight, bias.double(), module.bias is not None, relu=False))
+            weight, biased = double(module.weight), module.bias is not None
+            bias = double(module.bias) if biased else weight.new_zeros(len(weight))
+            links.append(Link(name, weight, bias, biased, relu=False))
         elif type(module) is nn.ReLU and links:
             links[-1] = replace(links[-1], relu=True)
         elif type(module) is not nn.Sequential and type(module) not in _SILENT:

@@ -32,6 +32,12 @@ class Rows:
     into: Tensor | None = None
 
 
+def double(tensor: Tensor) -> Tensor:
+    """Return a tensor detached and in float64, on the CPU where the device has none (mps)."""
+    tensor = tensor.detach()
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def with_one(values: Tensor) -> Tensor:
     """Put the constant's column before `values [n, d]`."""
     return torch.cat([values.new_ones(len(values), 1), values], dim=1)

@@ -24,7 +24,7 @@ from polykit.errors import ModelError
 from polykit.runtime.bases import TOLERANCE, Basis, Kind, append, interaction_basis, principal_axes
 from polykit.runtime.jacobian_rows import jacobian_rows
 from polykit.runtime.relu_chain import chain_rows, relu_chain
-from polykit.runtime.slope_rows import INPUT, Ones, Rows
+from polykit.runtime.slope_rows import INPUT, Ones, Rows, double
 from polykit.runtime.trace import evaluating
 from polykit.types import Trace
 
@@ -131,9 +131,7 @@ def add(
     ones: Ones = "carry",
 ) -> dict[str, Factors]:
     """Return `state`, {} at first, with one more batch; the model is in evaluation mode."""
-    if x.device.type == "mps":  # which has no float64
-        x = x.cpu()
-    x = x.double() if x.is_floating_point() else x
+    x = double(x) if x.is_floating_point() else x
     chain = relu_chain(model, trace) if at == "post" else ()
     if {INPUT, *(link.layer for link in chain)}.issuperset(layers) and chain:
         rows = chain_rows(chain, x, layers, ones, NUMBERS)

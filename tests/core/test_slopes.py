@@ -188,3 +188,17 @@ def test_a_network_with_two_outputs_is_refused() -> None:
     x = inputs((3,))
     with pytest.raises(ModelError, match="single tensor"):
         gather(Two(), [x], trace(Two(), x.float()), ["layer"])
+
+
+def test_tokens_have_slopes_behind_their_embedding_only() -> None:
+    model = nn.Sequential(
+        nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2)
+    )
+    x = torch.tensor([[0, 1], [2, 3], [4, 0], [1, 1]])
+    found = gather(model, [x], trace(model, x), ["2"])["2"]
+    tail = nn.Sequential(*model[2:])
+    behind = model[:2](x).detach()
+    expected = gather(tail, [behind], trace(tail, behind), ["0"])["0"]
+    expect(found, expected.F.T @ expected.F, expected.J.T @ expected.J)
+    with pytest.raises(ModelError, match="integers"):
+        gather(model, [x], trace(model, x), [INPUT])

@@ -15,7 +15,8 @@ from polykit.api import Field, StreamingMetric
 from polykit.errors import ModelError
 from polykit.runtime.bases import rank_of
 from polykit.runtime.relu_chain import Link, relu_chain
-from polykit.runtime.slopes import INPUT, Factors, add
+from polykit.runtime.slope_rows import INPUT, double
+from polykit.runtime.slopes import Factors, add
 from polykit.types import Batch, Column, Measurement, Subject
 
 
@@ -85,7 +86,7 @@ class Synchronisation(StreamingMetric):
         found = add(
             factors, subject.model, batch.inputs, subject.trace, before, at="post", ones="exo"
         )
-        values = batch.inputs.double().flatten(1)
+        values = double(batch.inputs).flatten(1)
         sums = {}
         for link in links:
             values = torch.addmm(link.bias, values, link.weight.T)
