@@ -56,8 +56,9 @@ def add_fields(command: Callable[..., None], config: type[BaseModel], layout: La
     def place(parameter: inspect.Parameter) -> int:
         """Where in the help an option belongs; the context and arguments come first."""
         option = (getattr(parameter.annotation, "__metadata__", None) or (None,))[0]
-        named = isinstance(option, OptionInfo)
-        return layout.panels.index(option.rich_help_panel) if named else -1
+        if not isinstance(option, OptionInfo):
+            return -1
+        return layout.panels.index(str(option.rich_help_panel))
 
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in sorted(every, key=place)]
