@@ -34,7 +34,7 @@ EXAMPLES = """Train networks of several widths, prune them step by step, and com
   polykit density --scale 0.1 --scale 1 --seed 0 --seed 1
   polykit density --dataset mnist --data-root data --optimizer sgd --lr 0.001 --epochs 300
   polykit density --compare sgd=0.1 --compare adam=0.001 --init glorot --init he
-  polykit density --pruner magnitude --pruner snip --pruner random --drop none --rise 0.1
+  polykit density --pruner magnitude --pruner snip --pruner random --rise 0.1
   polykit density --model conv2 --scale 0.1 --stop best --epochs 30
   polykit density --config study.toml --dry-run
   polykit density --resume runs/NAME

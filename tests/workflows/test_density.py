@@ -1,6 +1,8 @@
 """The density study end to end, on small networks and the digits."""
 
 import copy
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from polykit.workflows.density import cells as density_cells
 from polykit.workflows.density.config import DensityConfig
 from polykit.workflows.density.setup import resolve
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SMALL = {
     "model": "mlp:widths=12,8",
@@ -179,7 +182,7 @@ def test_what_goes_wrong_with_a_network_is_said(registry, tmp_path):
 
 
 def test_a_rise_of_loss_may_be_the_threshold(registry, tmp_path):
-    run = start(registry, tmp_path / "run", drop=None, rise=0.2, scales=(1.0,)).saved
+    run = start(registry, tmp_path / "run", rise=0.2, scales=(1.0,)).saved
     for seed in (0, 1):
         path = one(run.tables["trajectory"], seed=seed)
         worse = path[path["loss"] - path["loss"].iloc[0] > 0.2].iloc[0]
@@ -203,14 +206,12 @@ def test_one_network_that_diverges_leaves_the_others(registry, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"drop": None}, "give either --drop"),
-        ({"rise": 0.1}, "give either --drop"),
         ({"pruners": ("edge-popup",)}, "'edge-popup' gives no scores"),
         ({"model": "convnet"}, "has no option scale or init, which the study varies"),
         ({"model": "mlp:scale=2"}, "option scale of mlp: the study sets that itself"),
         ({"options": {"mlp": {"init": "he"}}}, "option init of mlp: the study sets"),
         ({"options": {"force": {"rounds": 3}}}, "no plugin 'force' takes part"),
-        ({"dataset": "toy"}, "has no accuracy to drop; use --drop none --rise"),
+        ({"dataset": "toy"}, "has no accuracy to drop; give a --rise"),
         ({"dataset": "toy", "data_seeds": (1,)}, "has no option split_seed"),
         ({"model": "mpl"}, "Did you mean 'mlp'"),
     ],
@@ -223,6 +224,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(registry, chang
 @pytest.mark.parametrize(
     "changes",
     [
+        {"drop": 0.1, "rise": 0.1},
         {"optimizers": ("sgd",)},
         {"optimizers": ("best=1",)},
         {"optimizers": ("sgd=-1",)},
@@ -230,8 +232,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(registry, chang
     ],
 )
 def test_bad_values_are_refused(changes):
-    with pytest.raises(ValueError, match=r"sgd=0\.01|factors above 0"):
+    with pytest.raises(ValueError, match=r"sgd=0\.01|factors above 0|both thresholds"):
         DensityConfig(**changes)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "examples" / "density").glob("*.toml")))
+def test_recipes_name_what_there_is(recipe, registry):
+    values = tomllib.loads(recipe.read_text())
+    assert values.pop("workflow") == "density"
+    config = DensityConfig(**values)
+    for kind, spec in (("model", config.model), ("dataset", config.dataset)):
+        assert registry.locate(kind, spec)[0].entry.name == spec
+    assert config.optimizers
 
 
 def test_the_plan_counts_what_would_run(registry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ def content(run: SavedRun) -> DensityContent:
         ("splits", _listed(config.get("data_seeds"))),
         ("stop", _stop(config)),
         ("pruning", f"{config.get('step')} a step, {config.get('scope')}"),
-        ("threshold", _threshold(config)),
+        ("threshold", _threshold(run.meta)),
     ]
     made = [counts(run), densities(run), overlaps(run), statistics(run)]
     return DensityContent(
@@ -58,10 +59,11 @@ def _stop(config: dict[str, Any]) -> str:
     return f"after {config.get('epochs')} epochs{kept}"
 
 
-def _threshold(config: dict[str, Any]) -> str:
-    if config.get("drop") is not None:
-        return f"accuracy falls by more than {config['drop']}"
-    return f"loss rises by more than {config.get('rise')}"
+def _threshold(meta: Mapping[str, Any]) -> str:
+    threshold = meta.get("threshold") or {}
+    if threshold.get("drop") is not None:
+        return f"accuracy falls by more than {threshold['drop']}"
+    return f"loss rises by more than {threshold['rise']}" if threshold else ""
 
 
 def counts(run: SavedRun) -> Table:
@@ -145,7 +147,7 @@ def overlaps(run: SavedRun) -> Table:
         "overlaps",
         "Overlap of the smallest weights at first and after training (Tables 3 and 4 of the paper)",
         f"Share of a layer's weights that are among its smallest {percent(share)} both times; "
-        f"chance is {percent(share * share)}.",
+        f"chance is {percent(share * share)}, and {percent(share)} the most there can be.",
         ("optimiser", "start", "scale", *layers),
         (False, False, *(True,) * (1 + len(layers))),
         tuple(rows),

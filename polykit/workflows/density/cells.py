@@ -42,6 +42,7 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
     )
     return {
         **common,
+        "threshold": {"drop": setup.config.fall, "rise": setup.config.rise},
         "data": {
             "name": data.name,
             "task": data.task,
@@ -240,9 +241,9 @@ class _Network:
     def _effective(self, label: str, found: Trajectory) -> dict[str, Any]:
         """The effective density and the size of the core; missing if nothing ever crossed."""
         config, data = self._setup.config, self._data
-        step = found.effective_step(drop=config.drop, rise=config.rise)
+        step = found.effective_step(drop=config.fall, rise=config.rise)
         targets = torch.cat([y for _, y in data.validation.batches(4096)])
-        for line in doubts(found, targets, data.outputs, drop=config.drop, rise=config.rise):
+        for line in doubts(found, targets, data.outputs, drop=config.fall, rise=config.rise):
             self._say(f"{label}: {line}")
         return {
             "pruner": label,

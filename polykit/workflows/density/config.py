@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from polykit.workflows.config import NetworksConfig, command_line
 
@@ -20,6 +20,9 @@ FLAGS = {
     "options": "-o",
 }
 """Command line flags that are not simply the field's name."""
+
+DROP = 0.05
+"""The published threshold: five points of accuracy."""
 
 OPTIMIZERS = ("adam", "sgd", "adagrad")
 
@@ -54,10 +57,10 @@ class DensityConfig(NetworksConfig):
     )
     step: float = Field(0.02, gt=0, le=1, description="share that each pruning step removes")
     drop: float | None = Field(
-        0.05, gt=0, lt=1, description="loss of accuracy that is too much; none: use --rise"
+        None, gt=0, lt=1, description="loss of accuracy that is too much; 0.05 without --rise"
     )
     rise: float | None = Field(
-        None, gt=0, description="rise of validation loss that is too much, instead of --drop"
+        None, gt=0, description="rise of validation loss that is too much, instead of a drop"
     )
     small: float = Field(
         0.4, gt=0, lt=1, description="share of smallest weights whose overlap is counted"
@@ -92,10 +95,21 @@ class DensityConfig(NetworksConfig):
     def _once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         return tuple(dict.fromkeys(values))
 
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.drop is not None and self.rise is not None:
+            raise ValueError("drop and rise are both thresholds; give one of them")
+        return self
+
+    @property
+    def fall(self) -> float | None:
+        """The loss of accuracy that is too much; None if the validation loss decides."""
+        return (self.drop or DROP) if self.rise is None else None
+
     def command(self) -> str:
         """The command line that repeats the study: every option that is not its default.
 
-        >>> DensityConfig(scales=(1.0,), drop=None, rise=0.1).command()
-        'polykit density --scale 1.0 --drop none --rise 0.1'
+        >>> DensityConfig(scales=(1.0,), rise=0.1).command()
+        'polykit density --scale 1.0 --rise 0.1'
         """
         return command_line(self, ("polykit", "density"), FLAGS)

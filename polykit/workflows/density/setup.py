@@ -156,11 +156,6 @@ def resolve(config: DensityConfig, registry: Registry) -> Setup:
     Raises PolykitError with what does not fit and why: a model without a scale, a pruner without
     scores, a threshold on accuracy where there are no classes.
     """
-    if (config.drop is None) == (config.rise is None):
-        raise UsageError(
-            "give either --drop (of accuracy) or --rise (of loss); to use the loss: --drop none "
-            "--rise 0.1"
-        )
     device = pick_device(config.device)
     models = {
         (scale, init): _variant("model", config.model, registry, config, scale=scale, init=init)
@@ -173,8 +168,8 @@ def resolve(config: DensityConfig, registry: Registry) -> Setup:
     }
     data = {seed: load_data(chosen) for seed, chosen in datasets.items()}
     first = data[config.data_seeds[0]]
-    if config.drop is not None and first.task != "classification":
-        raise UsageError(f"{first.name} has no accuracy to drop; use --drop none --rise 0.1")
+    if config.fall is not None and first.task != "classification":
+        raise UsageError(f"{first.name} has no accuracy to drop; give a --rise of loss, as 0.1")
     pruners = choose("pruner", config.pruners, registry, config.options)
     for label, chosen in pruners.items():
         if not isinstance(chosen.instance, SaliencyPruner):
