@@ -2,8 +2,7 @@
 
 A small network's step is mostly overhead, which a batch of networks shares. Each member sees the
 samples, the dropout and the mask that it would see alone, so its company changes nothing but
-rounding. Networks that cannot be stacked are trained one by one. Several ensembles train side by
-side: that makes more of a processor than to share one small step among its cores.
+rounding. Networks that cannot be stacked are trained one by one.
 """
 
 from __future__ import annotations
@@ -11,18 +10,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event, Lock
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from polykit.errors import TrainingError
-from polykit.runtime.devices import cpu_threads
 from polykit.runtime.dropout import Dropouts, replace_dropout
 from polykit.runtime.masking import apply_mask, on_model
 from polykit.runtime.objectives import task_loss
@@ -74,37 +70,27 @@ def train_together(
     *,
     device: torch.device,
     together: int = 32,
-    workers: int = 1,
     on_epoch: Callable[[int, Epoch], None] | None = None,
 ) -> list[History]:
     """Train every job's network in place, as `runtime.training.train` does; return the histories.
 
     At most `together` networks of one kind make up an ensemble; in plain chains of layers they may
-    differ in widths. On a CPU `workers` of them train at once, each with as many threads as torch
-    uses now; a network that is trained alone has the threads of them all. `on_epoch(index,
-    epoch)` is called with the job's place after each epoch of its ensemble, when its network holds
-    the weights of that epoch; one call at a time, from any thread. Results differ from training one
-    by one by rounding only: about 5e-7 after an epoch, and what training makes of it later.
+    differ in widths. `on_epoch(index, epoch)` is called with the job's place after each epoch of
+    its ensemble, when its network holds the weights of that epoch. Results differ from training
+    one by one by rounding only: about 5e-7 after an epoch, and what training makes of it later.
 
-    Memory: for each ensemble in training parameters, gradients and the optimiser's state, the data
-    of its members on `device`, and one batch for each.
+    Memory: parameters, gradients and the optimiser's state of one ensemble, the data of its
+    members on `device`, and one batch for each.
 
     Raises TrainingError if a loss stops being a finite number.
     """
     histories: dict[int, History] = {}
-    one_at_a_time = Lock()
-
-    def tell(place: int, epoch: Epoch) -> None:
-        if on_epoch is not None:
-            with one_at_a_time:
-                on_epoch(place, epoch)
-
-    groups = list(_ensembles(jobs, together))
-    with cpu_threads(workers * torch.get_num_threads()):
-        for place, *others in groups:
-            if not others:
-                job = jobs[place]
-                histories[place] = train(
+    for places in _ensembles(jobs, together):
+        tells = [partial(on_epoch, place) if on_epoch else None for place in places]
+        if len(places) == 1:
+            job = jobs[places[0]]
+            found = [
+                train(
                     job.model,
                     job.data,
                     config,
@@ -113,40 +99,15 @@ def train_together(
                     device=device,
                     mask=job.mask,
                     checkpoint=job.checkpoint,
-                    on_epoch=partial(tell, place),
+                    on_epoch=tells[0],
                 )
-    stop = Event()
-
-    def train_ensemble(places: Sequence[int]) -> None:
-        ensemble = _Ensemble([jobs[place] for place in places], config, device)
-        found = ensemble.train(epochs, [partial(tell, place) for place in places], stop)
-        histories.update(zip(places, found, strict=True))
-
-    ensembles = [places for places in groups if len(places) > 1]
-    if workers == 1 or device.type != "cpu":
-        for places in ensembles:
-            train_ensemble(places)
-    else:
-        _at_once(train_ensemble, ensembles, workers, stop)
+            ]
+        else:
+            found = _Ensemble([jobs[place] for place in places], config, device).train(
+                epochs, tells
+            )
+        histories |= zip(places, found, strict=True)
     return [histories[place] for place in range(len(jobs))]
-
-
-def _at_once(
-    work: Callable[[Sequence[int]], None],
-    ensembles: Sequence[Sequence[int]],
-    workers: int,
-    stop: Event,
-) -> None:
-    """Do the work on each ensemble, in threads; an error in one of them stops the others."""
-    with ThreadPoolExecutor(workers) as executor:
-        futures = [executor.submit(work, places) for places in ensembles]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:  # Ctrl-C, too
-            stop.set()
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _ensembles(jobs: Sequence[Job], together: int) -> Iterator[list[int]]:
@@ -232,11 +193,9 @@ class _Ensemble:
         self._train = _stacked_split([data.train for data in worlds], device)
         self._validation = _stacked_split([data.validation for data in worlds], device)
 
-    def train(
-        self, epochs: int, tells: Sequence[Callable[[Epoch], None]], stop: Event
-    ) -> list[History]:
+    def train(self, epochs: int, tells: Sequence[Callable[[Epoch], None] | None]) -> list[History]:
         for number in range(1, epochs + 1):
-            if stop.is_set() or all(progress.done for progress in self._progress):
+            if all(progress.done for progress in self._progress):
                 break
             losses = self._one_epoch(number)
             validation, accuracy = self._evaluate()
@@ -250,7 +209,8 @@ class _Ensemble:
                     raise not_finite(loss, held_out, number, self._config.lr, seed)
                 epoch = Epoch(number, loss, held_out, accuracy[member])
                 progress.add(epoch)
-                tells[member](epoch)
+                if (tell := tells[member]) is not None:
+                    tell(epoch)
         for progress, job in zip(self._progress, self._jobs, strict=True):
             progress.choose()
             job.model.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 
 import pytest
 import torch
@@ -249,50 +248,3 @@ def test_a_diverging_network_is_an_error():
     jobs = [Job(chain(s), world(s), s) for s in range(2)]
     with pytest.raises(TrainingError, match=r"loss became .* smaller lr than 1e\+20"):
         train_together(jobs, TrainingConfig(optimizer="sgd", lr=1e20), 5, device=CPU)
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_ensembles_that_train_at_once_give_the_same_bytes(workers, monkeypatch):
-    def once(workers):
-        jobs = [Job(chain(s, (3 + s % 2, 4), 0.5), world(s % 2), s) for s in range(7)]
-        told = []
-        train_together(
-            jobs,
-            TrainingConfig(batch_size=16),
-            2,
-            device=CPU,
-            together=3,
-            workers=workers,
-            on_epoch=lambda place, epoch: told.append((place, epoch.epoch)),
-        )
-        return flat(jobs), sorted(told)
-
-    threads = set()
-    real = ensemble._Ensemble.train
-
-    def train(*arguments):
-        threads.add(threading.current_thread().name)
-        return real(*arguments)
-
-    expected = once(1)
-    monkeypatch.setattr(ensemble._Ensemble, "train", train)
-    found = once(workers)
-    assert torch.equal(found[0], expected[0])
-    assert found[1] == expected[1] == [(place, epoch) for place in range(7) for epoch in (1, 2)]
-    assert (threading.main_thread().name in threads) == (workers == 1)
-
-
-def test_an_error_in_one_ensemble_stops_the_others():
-    def tell(place, epoch):
-        epochs[place] = epoch.epoch
-
-    epochs: dict[int, int] = {}
-    jobs = [Job(chain(s), world(s, n=70 if s < 2 else 900), s) for s in range(4)]
-    for job in jobs[:2]:
-        job.model[0].weight.data.fill_(1e30)
-    with pytest.raises(TrainingError, match="loss became"):
-        train_together(
-            jobs, TrainingConfig(batch_size=4), 500, device=CPU, workers=2, on_epoch=tell
-        )
-    assert epochs.keys() <= {2, 3}
-    assert all(epoch < 500 for epoch in epochs.values())

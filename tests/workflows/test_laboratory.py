@@ -265,17 +265,17 @@ def test_a_world_that_is_there_is_not_made_again(run, tmp_path, monkeypatch):
     assert content(path) == content(run.path)
 
 
-def test_threads_train_ensembles_at_once_and_change_nothing(run, tmp_path, monkeypatch):
-    from polykit.workflows.laboratory import cells
+def test_as_many_threads_compute_as_are_asked_for(tmp_path):
+    seen = []
 
-    asked = []
-    real = cells.train_together
+    class Listener:
+        @hookimpl
+        def polykit_epoch(self):
+            seen.append(torch.get_num_threads())
 
-    def train_together(*arguments, workers, **more):
-        asked.append((workers, torch.get_num_threads()))
-        return real(*arguments, workers=workers, **more)
-
-    monkeypatch.setattr(cells, "train_together", train_together)
-    found = session.run(config(threads=3), REGISTRY, out=tmp_path / "lab")
-    assert set(asked) == {(3, 1)}
-    assert content(found.path / "cells") == content(run.path / "cells")
+    registry, before = Registry.discover(), torch.get_num_threads()
+    registry.register(Listener(), "listener")
+    changes = {"arms": ("unpruned",), "dropouts": (0.0,), "seeds": (0,), "threads": before + 1}
+    session.run(config(**changes), registry, out=tmp_path / "lab")
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before

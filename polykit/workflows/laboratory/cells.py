@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,8 +32,9 @@ from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, rec
 SCORE_SAMPLES = 1024
 """Training samples that a pruner may look at."""
 
-TOGETHER, LARGEST = 25, 1_200_000
-"""Networks that train at once, and parameters that they may have in all."""
+TOGETHER, LARGEST = 50, 1_200_000
+"""Networks that train at once, and parameters that they may have in all: what stays near a
+processor."""
 
 MODELS = "models.safetensors"
 
@@ -46,7 +46,7 @@ def describe(laboratory: Laboratory, command: str) -> dict[str, Any]:
     asked = next(r for r in laboratory.plugins["metrics"] if r["label"] == label)
     column = asked["columns"][asked["headline"]]
     cells = [*laboratory.worlds, *laboratory.dense, *laboratory.arms]
-    device, threads = laboratory.device, laboratory.threads
+    device, threads = laboratory.device, config.threads
     return {
         **record("laboratory", config, laboratory.plugins, cells, command, device, threads),
         "headline": {
@@ -75,7 +75,7 @@ def run(laboratory: Laboratory, store: RunStore) -> dict[str, str]:
         store,
         laboratory.registry,
         engine=laboratory.config.engine,
-        threads=1,  # what a network needs; ensembles train in threads of their own
+        threads=laboratory.config.threads,
     )
 
 
@@ -197,7 +197,6 @@ def _train(
         epochs,
         device=laboratory.device,
         together=config.ensemble or _together(networks),
-        workers=laboratory.threads,
         on_epoch=tell,
     )
     for network, history in zip(networks, histories, strict=True):
@@ -211,8 +210,7 @@ def _train(
 def _together(networks: Sequence[_Network]) -> int:
     """How many networks to train at once, unless the configuration says it."""
     largest = max(sum(p.numel() for p in n.model.parameters()) for n in networks)
-    half = math.ceil(len(networks) / 2)  # so that two ensembles can train at once
-    return max(1, min(TOGETHER, LARGEST // largest, half))
+    return max(1, min(TOGETHER, LARGEST // largest))
 
 
 def _write(

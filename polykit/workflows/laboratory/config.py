@@ -57,9 +57,11 @@ class LaboratoryConfig(NetworksConfig):
     retrain_epochs: int = Field(50, ge=1, description="training epochs after pruning, or without")
     retrain_lr: float = Field(0.01, gt=0, description="learning rate after pruning, or without")
     ensemble: int | None = Field(
-        None, ge=1, description="networks trained at once; 24, or fewer if they are large"
+        None, ge=1, description="networks trained at once; 50, or fewer if they are large"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads; all cores")
+    threads: int = Field(
+        1, ge=1, description="CPU threads; more help large networks on an idle machine only"
+    )
     min_ceiling: float = Field(
         MIN_CEILING,
         ge=0,

@@ -61,8 +61,7 @@ class Cell:
 class Laboratory:
     """A resolved laboratory: the objects behind the names of a `LaboratoryConfig`.
 
-    `datasets` are by scenario and seed, `models` by scenario and dropout. `threads` are the CPU's
-    to compute with, one for each ensemble in training.
+    `datasets` are by scenario and seed, `models` by scenario and dropout.
     """
 
     config: LaboratoryConfig
@@ -72,7 +71,6 @@ class Laboratory:
     pruner: Chosen
     metrics: Mapping[str, Chosen]
     device: torch.device
-    threads: int
     spaces: Spaces
     plugins: dict[str, Any]
     _worlds: dict[tuple[str, int], Data] = field(default_factory=dict)
@@ -178,7 +176,6 @@ def resolve(config: LaboratoryConfig, registry: Registry) -> Laboratory:
         pruner=pruner,
         metrics=metrics,
         device=device,
-        threads=config.threads or torch.get_num_threads(),
         spaces=Spaces(registry, config.options),
         plugins={
             "pruner": pruner.record,
