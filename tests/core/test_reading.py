@@ -63,7 +63,7 @@ def test_cone_and_full_map_agree_to_the_last_bit_on_alexnets_convolutions(
             assert reader.units == found.shape[1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_the_cone_reads_what_the_full_map_holds(data: Any) -> None:
     model = data.draw(chains())
