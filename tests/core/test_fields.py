@@ -91,7 +91,8 @@ def test_same_padding_of_an_even_kernel_is_one_sided() -> None:
 def test_a_crop_at_the_edge_keeps_what_there_is() -> None:
     picture = torch.arange(20).view(1, 1, 4, 5)
     assert Field((-2, 3), (2, 9)).crop(picture).tolist() == [[[[3, 4], [8, 9]]]]
-    assert Field((-9, 0), (-5, 2)).crop(picture).numel() == 0
+    for beyond in (Field((-9, 0), (-5, 2)), Field((0, 7), (2, 9))):
+        assert beyond.crop(picture).numel() == 0
 
 
 def net(*modules: nn.Module) -> nn.Sequential:
