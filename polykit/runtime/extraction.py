@@ -8,7 +8,7 @@ that do not lead to the target just go. What is left gives the masked network's 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from polykit.errors import ModelError, UsageError
 from polykit.runtime.capture import capture
-from polykit.runtime.masking import masked_parameters
+from polykit.runtime.masking import apply_mask
 from polykit.runtime.subnetworks import (
     CHANNELWISE,
     CONVOLUTIONS,
@@ -27,7 +27,7 @@ from polykit.runtime.subnetworks import (
     make,
     settings,
 )
-from polykit.runtime.trace import evaluating, trace
+from polykit.runtime.trace import trace
 from polykit.types import Mask, Site, Trace, UnitRef
 
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -36,7 +36,7 @@ _CONVOLVE: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv2d: F.conv2d,
     nn.Conv3d: F.conv3d,
 }
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Stage:
 
     `taken [in]` and `given [out]` say which units the input reaches, before and behind it; those
     of a flat layer are counted one by one. In a layer with weights, `weight [out, in, *kernel]`
-    is the masked weight, and `shift [out, *map]` the bias and what constant units add, in float64.
+    is the masked weight, and `shift [out, *map]` the bias and what constant units add.
     """
 
     name: str
@@ -60,12 +60,12 @@ def extract(model: nn.Module, mask: Mask, x: Tensor, target: UnitRef | None = No
     """Return the small network that gives what `model` masked by `mask` gives for the target.
 
     The target is a unit, before its nonlinearity; without one, all units of the output layer.
-    `x [n, *shape]` are pictures of the size to be read; the two networks are compared on them.
-    `model` is left as it was; grouped convolutions become dense ones.
+    `x [n, *shape]` are pictures of the size to be read; the two networks are compared on them, in
+    float64 on the CPU, where `model` is copied to. Grouped convolutions become dense ones.
 
     Raises UsageError where the mask leaves no way from the input to the target; ModelError for
     networks that are no chain of convolutions, linear layers, poolings, batch normalisations and
-    nonlinearities without parameters, or whose small one would differ by more than 1e-5.
+    nonlinearities without parameters, or whose small one would differ.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     >>> mask = Mask({"2.weight": torch.tensor([[True, False, False]])})
@@ -77,7 +77,9 @@ def extract(model: nn.Module, mask: Mask, x: Tensor, target: UnitRef | None = No
       (2): Linear(in_features=1, out_features=1, bias=True)
     ) 5 13
     """
-    found = trace(model, x)
+    network = copy.deepcopy(model).double().cpu().eval()
+    apply_mask(network, mask)
+    found = trace(network, x.double().cpu())
     layer = found.output_layer if target is None else target.layer
     if layer not in found.layers:
         raise UsageError(f"the pass reaches no conv or linear layer {layer!r}")
@@ -86,19 +88,18 @@ def extract(model: nn.Module, mask: Mask, x: Tensor, target: UnitRef | None = No
         if target.index >= len(wanted):
             raise UsageError(f"layer {layer!r} has units 0 to {len(wanted) - 1}: no {target}")
         wanted = torch.arange(len(wanted)) == target.index
-    params = {**dict(model.named_parameters()), **masked_parameters(model, mask)}
-    stages = list(_followed(_chain(model, found, layer), params, model, found.input_shape))
+    stages = list(_followed(_chain(network, found, layer), found.input_shape))
     if not bool((stages[-1].given & wanted).any()):
         raise UsageError(
             f"the mask leaves no way from the input to {target or layer}, which is constant: there "
             f"is no network to extract; take a higher density"
         )
     layers, units = _cut(stages, _needed(stages, wanted), found.input_shape[0])
+    small = nn.Sequential(*layers).eval().requires_grad_(False)
+    _compare(small, network, x.double().cpu(), found, layer, wanted)
     own = next(model.parameters())
-    small = nn.Sequential(*layers).to(own.device, own.dtype).eval().requires_grad_(False)
-    _compare(small, model, params, x, Site(layer), found, wanted)
     return Extracted(
-        model=small,
+        model=small.to(own.device, own.dtype),
         units=units,
         parameters=sum(value.numel() for value in small.parameters()),
         original=sum(value.numel() for value in model.parameters()),
@@ -119,22 +120,12 @@ def _chain(model: nn.Module, found: Trace, layer: str) -> Iterator[tuple[str, nn
 
 
 def _followed(
-    chain: Iterator[tuple[str, nn.Module]],
-    params: Mapping[str, Tensor],
-    model: nn.Module,
-    input_shape: Sequence[int],
+    chain: Iterator[tuple[str, nn.Module]], input_shape: Sequence[int]
 ) -> Iterator[_Stage]:
     """Follow constants from the input on, and yield the stages that do something.
 
     `still [units, *map]` are the values of units that no input reaches, 0 for all others.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-
-    def value(parameter: Tensor) -> Tensor:
-        if id(parameter) not in names:
-            raise ModelError("a layer computes its weight (a parametrisation); make it plain first")
-        return params[names[id(parameter)]].detach().double().cpu()
-
     reached = torch.ones(input_shape[0], dtype=torch.bool)
     still = torch.zeros(tuple(input_shape), dtype=torch.double)
     for name, module in chain:
@@ -147,16 +138,16 @@ def _followed(
             yield _Stage(name, nn.Flatten(), taken, reached)
             taken = reached
         if kind in CONVOLUTIONS or kind is nn.Linear:
-            weight = _dense(value(layer.weight), getattr(layer, "groups", 1))
+            weight = _dense(layer.weight.detach(), getattr(layer, "groups", 1))
             shift = _applied(layer, weight, still)
             if layer.bias is not None:
-                shift = shift + _beside(value(layer.bias), shift)
+                shift = shift + _beside(layer.bias.detach(), shift)
             reached = _wired(weight, taken=taken)
             still = shift.masked_fill(_beside(reached, shift), 0)
             yield _Stage(name, module, taken, reached, weight, shift)
         elif kind in CHANNELWISE or kind in NORMS:
             with torch.no_grad():
-                still = copy.deepcopy(module).double().cpu()(still[None])[0]
+                still = module(still[None].clone())[0]  # it may work in place
             still = still.masked_fill(_beside(reached, still), 0)
             yield _Stage(name, module, taken, reached)
         elif kind is not nn.Flatten:
@@ -256,30 +247,25 @@ def _norm(module: Any, kept: Tensor) -> nn.Module:
     arguments = settings(module) | {"num_features": int(kept.count_nonzero())}
     layer = make(type(module).__name__, arguments)
     state = module.state_dict()
-    cut = {name: v[kept.to(v.device)] if v.dim() else v.clone() for name, v in state.items()}
+    cut = {name: v[kept] if v.dim() else v.clone() for name, v in state.items()}
     layer.load_state_dict(cut, assign=True)
     return layer
 
 
 def _compare(
-    small: nn.Module,
-    model: nn.Module,
-    params: Mapping[str, Tensor],
-    x: Tensor,
-    site: Site,
-    found: Trace,
-    wanted: Tensor,
+    small: nn.Module, network: nn.Module, x: Tensor, found: Trace, layer: str, wanted: Tensor
 ) -> None:
     """Raise ModelError where the small network differs from the masked one on `x`."""
-    with evaluating(model), torch.no_grad():
-        expected = capture(model, x, [site], found, params=params).values[site]
-        expected = expected[:, wanted.to(expected.device)]
+    site = Site(layer)
+    with torch.no_grad():
+        expected = capture(network, x, [site], found).values[site][:, wanted]
         given = small(x)
+    kind = type(network).__name__
     if given.shape != expected.shape:
-        raise ModelError(f"{type(model).__name__} is no chain of layers, so it cannot be cut")
-    apart = float((given - expected).abs().max() / expected.abs().max().clamp(min=1))
-    if not apart <= _TOLERANCE:
+        raise ModelError(f"{kind} is no chain of layers, so it cannot be cut")
+    apart = float((given - expected).abs().max())
+    if not apart <= _TOLERANCE * float(expected.abs().max()):
         raise ModelError(
-            f"the small network differs by {apart:.2g} from the masked one: "
-            f"{type(model).__name__} does more than its layers one after the other"
+            f"the small network differs by {apart:.2g} from the masked one: {kind} does more than "
+            f"its layers one after the other"
         )

@@ -91,7 +91,7 @@ def case() -> Case:
 def by_torch(
     case: Case, cut: Candidates, pruner: ContinuousSparsification
 ) -> tuple[dict[str, Tensor], float]:
-    """The published algorithm with torch's autograd and SGD: all samples are one batch.
+    """The published algorithm with torch's autograd and SGD, three new batches each epoch.
 
     A logit's learning rate is lr / (scale · parameters of its element), with the scale from the
     quantiles of the first slope per parameter.
@@ -104,14 +104,15 @@ def by_torch(
         for name in cut.shapes
     }
 
-    def objective(multipliers: dict[str, Tensor]) -> Tensor:
+    def objective(multipliers: dict[str, Tensor], rows: Any = slice(None)) -> Tensor:
         params = {}
         for name, soft in multipliers.items():
             inner = (1,) * (own[name].dim() - soft.dim())
             params[name] = own[name].detach() * soft.view(*soft.shape, *inner)
             if name in cut.biases:
                 params[cut.biases[name]] = own[cut.biases[name]].detach() * soft
-        return case.objective.values(case.model, case.x, case.y, params=params).mean()
+        x, y = case.x[rows], case.y[rows]
+        return case.objective.values(case.model, x, y, params=params).mean()
 
     multipliers = {n: torch.sigmoid(s).detach().requires_grad_() for n, s in logits.items()}
     slopes = torch.autograd.grad(objective(multipliers), list(multipliers.values()))
@@ -124,13 +125,15 @@ def by_torch(
         {"params": [s], "lr": pruner.lr / (max(price, pace) * sizes[n])} for n, s in logits.items()
     ]
     optimizer = torch.optim.SGD(groups, momentum=pruner.momentum)
+    seed = int(torch.randint(2**62, (), generator=generator(0)))
+    order = torch.Generator().manual_seed(seed)
     for epoch in range(pruner.epochs):
         heat = pruner.temperature ** (epoch / (pruner.epochs - 1))
-        for _ in range(pruner.steps):
+        for rows in torch.randperm(12, generator=order).split(4):
             optimizer.zero_grad()
             soft = {name: torch.sigmoid(heat * s) for name, s in logits.items()}
             penalty = sum(price * sizes[n] * m.sum() for n, m in soft.items())
-            (objective(soft) + penalty).backward()
+            (objective(soft, rows) + penalty).backward()
             optimizer.step()
     return {name: logit.detach() for name, logit in logits.items()}, float(price)
 
@@ -140,7 +143,7 @@ def by_torch(
 def test_it_is_sgd_on_the_penalised_objective(
     case: Case, granularity: Granularity, quantile: float
 ) -> None:
-    pruner = ContinuousSparsification(epochs=7, steps=3, quantile=quantile, lr=0.005)
+    pruner = ContinuousSparsification(epochs=7, batch=4, steps=2, quantile=quantile, lr=0.005)
     cut = case.candidates(granularity)
     logits, price = by_torch(case, cut, pruner)
     told: Told = []
@@ -286,6 +289,16 @@ def test_it_tells_how_it_goes(case: Case) -> None:
     last = told[-1]
     assert last["density"] == last["learned_density"] == found.density == told[-2]["density"]
     assert last["descents"] == 1
+
+
+def test_few_samples_make_smaller_batches(case: Case) -> None:
+    """Twelve samples by sixty-four are one batch; eight steps make eight of them, 100 twelve."""
+    masks = [
+        case.prune(ContinuousSparsification(batch=batch, steps=steps, epochs=4))
+        for batch, steps in ((64, 100), (1, 1), (64, 6), (2, 1))
+    ]
+    assert masks[0] == masks[1]
+    assert masks[2] == masks[3] != masks[0]
 
 
 def test_samples_come_in_any_batches(case: Case) -> None:

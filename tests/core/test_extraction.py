@@ -228,6 +228,21 @@ def test_a_mask_without_a_way_is_refused() -> None:
         extract(model, nothing, x, target)
 
 
+def test_a_target_that_is_zero_on_the_pictures_can_be_cut() -> None:
+    """Reached, but behind units that do not fire: nothing is compared with nothing."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    with torch.no_grad():
+        model[0].bias.fill_(-1e6)
+    small = extract(model, Mask({}), torch.rand(4, 2), UnitRef("2", 0))
+    assert not small.model(torch.rand(4, 2)).any()
+
+
+def test_a_parametrised_layer_is_refused() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 1))
+    with pytest.raises(ModelError, match="cannot be cut"):
+        extract(model, Mask({}), torch.randn(2, 4), UnitRef("1", 0))
+
+
 # --- files --------------------------------------------------------------------------------------
 
 

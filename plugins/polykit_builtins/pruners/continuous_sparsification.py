@@ -56,18 +56,18 @@ class ContinuousSparsification(Pruner):
     of λ where that is larger, so it fits objectives of any scale. A kernel or unit has one logit
     and pays λ for each parameter. What the mask to start from has removed stays out.
 
-    An epoch draws the samples in new order, in several passes if they make fewer than `steps`
-    batches. Memory: the samples, and a logit, a momentum and a gradient for each element. Source:
-    Savarese et al. 2020, Winning the lottery with continuous sparsification, §3; Pandiarajan et
-    al., Subnetworks and Superposition, §3.3.
+    An epoch passes over the samples in a new order, in smaller batches where they are few. Memory:
+    the samples, and a logit, a momentum and a gradient for each element. Source: Savarese et al.
+    2020, Winning the lottery with continuous sparsification, §3; Pandiarajan et al., Subnetworks
+    and Superposition, §3.3.
     """
 
     chooses_density: ClassVar[bool] = True
     minimises: ClassVar[bool] = True
 
     epochs: int = Field(30, ge=2, le=10_000, description="epochs, each at one temperature")
-    steps: int = Field(8, ge=1, description="steps of an epoch, at least")
-    batch: int = Field(64, ge=1, description="samples per step")
+    batch: int = Field(64, ge=1, description="samples per step, at most")
+    steps: int = Field(8, ge=1, description="steps of an epoch, at least, if there are samples")
     quantile: float = Field(
         0.7, gt=0, lt=1, description="quantile of the first slopes that λ is, or is sought from"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,8 @@ class MaskDescent:
     """Minimises the mean objective + Σ price · σ(t·s) over parameters, for a rising t.
 
     s is one logit per element; `x [n, *shape]` and `y` are all samples. The temperature t goes
-    exponentially from 1 to `hottest` over `epochs`, each of `steps` batches or more.
+    exponentially from 1 to `hottest` over `epochs`. An epoch is a pass over the samples in a new
+    order, in batches of `batch`, or smaller ones where those would make fewer than `steps`.
     """
 
     model: nn.Module
@@ -104,11 +105,11 @@ class MaskDescent:
     def _first_logits(self) -> dict[str, Tensor]:
         return {name: torch.full_like(fixed, self.start) for name, fixed in self.soft.fixed.items()}
 
-    def _draw(self, random: torch.Generator) -> Iterator[Tensor]:
-        """Draw one epoch: passes over the samples, each in a new order, in batches of like size."""
-        batches = math.ceil(len(self.x) / self.batch)
-        for _ in range(math.ceil(self.steps / batches)):
-            yield from torch.randperm(len(self.x), generator=random).tensor_split(batches)
+    def _draw(self, random: torch.Generator) -> Sequence[Tensor]:
+        """Draw the batches of one epoch, all of like size."""
+        batches = max(math.ceil(len(self.x) / self.batch), self.steps)
+        order = torch.randperm(len(self.x), generator=random)
+        return order.tensor_split(min(batches, len(self.x)))
 
     def _loss(self, params: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         device = next(iter(params.values())).device
