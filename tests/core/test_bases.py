@@ -159,6 +159,19 @@ def test_an_unused_neuron_is_dropped_from_the_values() -> None:
     torch.testing.assert_close(basis.project(louder), basis.project(f), rtol=0, atol=1e-9)
 
 
+def test_what_never_varies_is_not_read() -> None:
+    """The pseudo-inverse: a difference that a double never shows has no coordinates."""
+    model, x = network(8, 12, 16, 10), inputs(400, 8)
+    duplicate(model)
+    basis = factors(model, x).basis()
+    f = model[:2](x)
+    apart = f.clone()
+    apart[:, 0] += 1
+    apart[:, 1] -= 1
+    torch.testing.assert_close(basis.project(apart), basis.project(f), rtol=0, atol=1e-9)
+    assert (model[2:](apart) - model(x)).abs().max() > 0.1  # though the network would respond
+
+
 def test_maps_are_projected_position_by_position() -> None:
     model, x = network(4, 5, 4, 3), inputs(100, 4)
     basis = factors(model, x).basis()
