@@ -22,6 +22,7 @@ from polykit.runtime.seeds import seeded
 from polykit.runtime.trace import trace
 from polykit.runtime.training_config import TrainingConfig
 from polykit.types import Candidates, Data, Trace
+from polykit.workflows.analyze.setup import SMALL_ENSEMBLE, SMALL_STEP
 from polykit.workflows.density.config import DensityConfig
 from polykit.workflows.plugins import (
     Spaces,
@@ -33,12 +34,6 @@ from polykit.workflows.plugins import (
     metric_record,
     slug,
 )
-
-TOGETHER = 16
-"""How many small networks train at once."""
-
-SMALL_STEP = 2**28
-"""FLOPs of a training step below which networks share the overhead of one, on one thread."""
 
 
 @dataclass(frozen=True, order=True)
@@ -138,7 +133,7 @@ class Setup:
         return 1 if small else torch.get_num_threads()
 
     def _together(self, scale: float) -> int:
-        return self.config.ensemble or (TOGETHER if self._small(scale) else 1)
+        return self.config.ensemble or (SMALL_ENSEMBLE if self._small(scale) else 1)
 
     def _small(self, scale: float) -> bool:
         return 3 * self.config.batch_size * self.kinds[scale].trace.flops < SMALL_STEP
