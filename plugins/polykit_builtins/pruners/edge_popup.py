@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polykit.api import Field, Pruner, Train
 from polykit.runtime.progress import tell
 from polykit.types import Batches, Candidates, Mask, Objective, Scores
-from polykit_builtins.pruners.soft_mask import SoftMask
+from polykit_builtins.pruners.soft_mask import SoftMask, mean_loss
 
 
 class EdgePopup(Pruner):
@@ -107,7 +107,7 @@ class EdgePopup(Pruner):
                         name: kept[name].to(score) + score.abs() - score.abs().detach()
                         for name, score in scores.items()
                     }
-                    loss = self._loss(model, objective, x, y, soft.parameters(through))
+                    loss = mean_loss(objective, model, x, y, soft.parameters(through))
                 found = torch.autograd.grad(loss, list(scores.values()), materialize_grads=True)
                 for score, slope in zip(scores.values(), found, strict=True):
                     score.grad = slope
@@ -117,23 +117,6 @@ class EdgePopup(Pruner):
             schedule.step()
             tell(epoch, self.epochs, loss=total / seen, density=density)
         return chosen(scores, candidates, begin, density)
-
-    def _loss(
-        self,
-        model: nn.Module,
-        objective: Objective,
-        x: Tensor,
-        y: Tensor,
-        params: dict[str, Tensor],
-    ) -> Tensor:
-        device = next(iter(params.values())).device
-        x, y = x.to(device), y.to(device)
-        values = objective.values(model, x, y, params=params)
-        if objective.is_loss:
-            return values.mean()
-        with torch.no_grad():
-            dense = objective.values(model, x, y)
-        return (values - dense).square().mean()
 
 
 def chosen(scores: dict[str, Tensor], candidates: Candidates, begin: Mask, density: float) -> Mask:

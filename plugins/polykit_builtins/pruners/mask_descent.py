@@ -112,9 +112,7 @@ class MaskDescent:
         return order.tensor_split(min(batches, len(self.x)))
 
     def _loss(self, params: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        device = next(iter(params.values())).device
-        x, y = self.x[rows].to(device), self.y[rows].to(device)
-        return mean_loss(self.objective, self.model, x, y, params)
+        return mean_loss(self.objective, self.model, self.x[rows], self.y[rows], params)
 
     def _slopes(
         self, multipliers: Mapping[str, Tensor], rows: Tensor

@@ -90,8 +90,10 @@ def mean_loss(
     """Return what a pruner that learns must make small, as the mean over the samples.
 
     It is the objective itself if that is a loss, else its squared distance from its value in
-    `model` as it is: a value is to stay what it was.
+    `model` as it is: a value is to stay what it was. Samples go to where `params` are.
     """
+    device = next(iter(params.values())).device
+    x, y = x.to(device), y.to(device)
     values = objective.values(model, x, y, params=params)
     if objective.is_loss:
         return values.mean()
