@@ -75,7 +75,7 @@ def _bars(
     width = _WIDTH / len(clusters)
     looks = style.cluster_looks(clusters)
     for place, cluster in enumerate(clusters):
-        here = rows[rows["cluster"] == cluster].set_index("layer").reindex(layers)
+        here = rows[rows["cluster"] == cluster].set_index("layer").reindex(list(layers))
         x = [at - _WIDTH / 2 + (place + 0.5) * width for at in range(len(layers))]
         color = looks[cluster].color
         for values, filled in ((here["share"], False), (here["working"], True)):

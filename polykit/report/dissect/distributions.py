@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from polykit.report.drawing import Drawn, slug, told_apart
 from polykit.report.style import DENSE, DENSE_COLOR, figure_style
 from polykit.runtime.store import SavedRun
 
-GROUPS: Mapping[str, tuple[str, str]] = {
+GROUPS: dict[str, tuple[str, str]] = {
     "neither": ("neither", DENSE_COLOR),
     "other": ("the unit's other clusters", "#d55e00"),
     "cluster": ("this cluster", "#0072b2"),
