@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from polykit import session
 from polykit.registry import Registry
 from polykit.runtime.checkpoints import load_weights
-from polykit.runtime.cluster_tests import Tested, find_clusters
+from polykit.runtime.cluster_evidence import Confirmed, find_clusters
 from polykit.runtime.clustering import Recipe, agreement
 from polykit.types import Data, Denormalise
 
@@ -80,7 +80,7 @@ BLOBS: dict[str, Callable[[Draw, int, int], Vectors]] = {
 }
 
 
-def look(x: Vectors, seed: int) -> Tested:
+def look(x: Vectors, seed: int) -> Confirmed:
     recipe = Recipe(min_cluster_size=max(5, len(x) // 20))
     return find_clusters(x, x.mean(0), x.std(0), recipe, np.random.default_rng(seed))
 

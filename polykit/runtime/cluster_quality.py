@@ -108,12 +108,14 @@ def heads(name: str) -> frozenset[str]:
 
 
 def purest_name(names: Sequence[str]) -> tuple[str, float]:
-    """Return the noun that most of the names end on, and the share of names that do.
+    """Return the noun that most of the names end on, and the share of names that do; "" if none.
 
     >>> purest_name(["Norfolk terrier", "Lakeland terrier", "tabby, tabby cat"])
     ('terrier', 0.6666666666666666)
     """
     counts = Counter(word for name in names for word in heads(name))
+    if not counts:
+        return "", 0.0
     word = min(counts, key=lambda word: (-counts[word], word))
     return word, counts[word] / len(names)
 

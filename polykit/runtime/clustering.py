@@ -97,6 +97,10 @@ def partition(apart: Vectors, recipe: Recipe) -> Partition:
 
     Clusters come from the excess of mass, and never all points in one: where HDBSCAN finds no
     split, or there are too few points for two clusters, all points are noise.
+
+    >>> x = np.concatenate([np.arange(8.0), 100 + np.arange(8.0)])[:, None]
+    >>> partition(distances(x), Recipe()).clusters
+    2
     """
     n = len(apart)
     if n < 2 * recipe.min_cluster_size or n <= recipe.min_samples:

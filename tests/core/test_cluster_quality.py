@@ -77,6 +77,7 @@ def test_purity():
     assert heads(" , ") == frozenset()
     names = ["tabby, tabby cat", "Siamese cat, Siamese", "Egyptian cat", "tiger shark"]
     assert purest_name(names) == ("cat", 0.75)
+    assert purest_name(["", " ,"]) == ("", 0.0)
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6))

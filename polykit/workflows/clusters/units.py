@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from polykit.errors import DataError
+from polykit.runtime.cluster_evidence import Confirmed, find_clusters, strength
 from polykit.runtime.cluster_quality import (
     dbcv,
     effective_number,
@@ -17,7 +18,6 @@ from polykit.runtime.cluster_quality import (
     purest_name,
     silhouette,
 )
-from polykit.runtime.cluster_tests import Tested, find_clusters, strength
 from polykit.runtime.clustering import (
     NOISE,
     Vectors,
@@ -120,7 +120,7 @@ class _Look:
         self._vectors = as_array(members.values)
         self._mean, self._std = summary.mean.numpy(), summary.std.numpy()
         config = setup.config
-        self._tested: Tested = find_clusters(
+        self._tested: Confirmed = find_clusters(
             self._vectors,
             self._mean,
             self._std,

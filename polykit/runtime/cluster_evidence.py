@@ -36,7 +36,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Tested:
+class Confirmed:
     """Clusters that passed, and what was found on the way.
 
     `labels`: the confirmed clusters, biggest first, −1 for noise and for clusters that dissolved;
@@ -53,7 +53,7 @@ class Tested:
 
     @property
     def clusters(self) -> int:
-        """How many clusters are confirmed; 1 where the pictures stay together."""
+        """How many clusters are confirmed; 1 where all stay together, 0 where there is nothing."""
         return int(self.labels.max(initial=NOISE)) + 1
 
 
@@ -66,7 +66,7 @@ def find_clusters(
     *,
     resamples: int = 20,
     nulls: int = 39,
-) -> Tested:
+) -> Confirmed:
     """Cluster vectors `[n, d]` and keep the clusters that pass both tests.
 
     They must come again in subsamples: mean Jaccard index above one half, in at least two
@@ -75,19 +75,26 @@ def find_clusters(
     `strength`. `mean` and `std` `[d]` are of all pictures, for the recipe's scale.
 
     Time: that of (1 + resamples) partitions, and of as many for each null that is split at all.
+
+    >>> draw = np.random.default_rng(0)
+    >>> x = np.repeat([[0.0, 0.0], [9.0, 0.0]], 30, axis=0) + draw.normal(size=(60, 2))
+    >>> found = find_clusters(x, x.mean(0), x.std(0), Recipe(), draw)
+    >>> found.clusters, found.p
+    (2, 0.025)
     """
     apart = distances(embed(vectors, recipe, mean, std))
     found = partition(apart, recipe)
-    together = Tested(np.zeros(len(vectors), dtype=np.int64), np.ones(len(vectors)), (), found, 1.0)
+    together = Confirmed(
+        np.zeros(len(vectors), dtype=np.int64), np.ones(len(vectors)), (), found, 1.0
+    )
     if found.clusters < 2:
         return together
-    jaccard = stability(found.labels, apart, recipe, draw, resamples)
-    lasting = [int(c) for c in np.flatnonzero(jaccard > DISSOLVED)]
+    lasts = stability(found.labels, apart, recipe, draw, resamples)
+    lasting = [int(c) for c in np.flatnonzero(lasts > DISSOLVED)]
     if len(lasting) < 2:
         return together
     blob = one_blob(vectors, draw)
-
-    observed = strength(found.labels, jaccard)
+    observed = strength(found.labels, lasts)
 
     def as_strong() -> bool:
         made = distances(embed(blob(draw), recipe, mean, std))
@@ -97,13 +104,13 @@ def find_clusters(
 
     p = monte_carlo(as_strong, nulls)
     if p > LEVEL:
-        return Tested(together.labels, together.probabilities, (), found, p)
+        return Confirmed(together.labels, together.probabilities, (), found, p)
     lasting.sort(key=lambda cluster: -int(np.sum(found.labels == cluster)))
     labels = np.full(len(vectors), NOISE)
     for place, cluster in enumerate(lasting):
         labels[found.labels == cluster] = place
     probabilities = np.where(labels == NOISE, 0.0, found.probabilities)
-    return Tested(labels, probabilities, tuple(float(jaccard[c]) for c in lasting), found, p)
+    return Confirmed(labels, probabilities, tuple(float(lasts[c]) for c in lasting), found, p)
 
 
 def stability(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polykit.runtime.cluster_tests import (
+from polykit.runtime.cluster_evidence import (
     LEVEL,
     comebacks,
     find_clusters,
