@@ -23,12 +23,12 @@ def polykit_entries() -> list[Entry]:
                 "pruner",
                 name,
                 f"{_HERE}.continuous_sparsification:ContinuousSparsification",
-                f"learn the mask by gradient descent{more}",
+                f"{short}learn the mask by gradient descent while it hardens",
                 "Savarese et al. 2020, Winning the lottery with continuous sparsification, §3",
             )
-            for name, more in (
+            for name, short in (
                 ("continuous-sparsification", ""),
-                ("cs", ": short for continuous-sparsification"),
+                ("cs", "continuous-sparsification by a short name: "),
             )
         ),
         Entry(

@@ -57,9 +57,9 @@ class ContinuousSparsification(Pruner):
     and pays λ for each parameter. What the mask to start from has removed stays out.
 
     An epoch passes over the samples in a new order, in smaller batches where they are few. Memory:
-    the samples, and a logit, a momentum and a gradient for each element. Source: Savarese et al.
-    2020, Winning the lottery with continuous sparsification, §3; Pandiarajan et al., Subnetworks
-    and Superposition, §3.3.
+    the samples, the masked weights and their gradient, a logit and a momentum for each element.
+    Source: Savarese et al. 2020, Winning the lottery with continuous sparsification, §3;
+    Pandiarajan et al., Subnetworks and Superposition, §3.3.
     """
 
     chooses_density: ClassVar[bool] = True
