@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 
+import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
@@ -29,7 +30,18 @@ SETTINGS = (
     ("snip", "contrast", 0.03),
     ("actgrad", "contrast", 0.03),
 )
-SCORES = ("auc", "fidelity", "dissociation", "specificity")
+SCORES = {
+    "auc": 1,
+    "bce": -1,
+    "kept": 1,
+    "preservation": -1,
+    "drift_rms": -1,
+    "achieved_density": -1,
+    "fidelity": 1,
+    "dissociation": 1,
+    "specificity": 1,
+}
+"""Statistics that might tell a real part from a made one, and which way."""
 
 
 def main() -> None:
@@ -41,17 +53,25 @@ def main() -> None:
     torch.set_num_threads(1)
     registry = Registry.discover()
     networks = [planted(seed, tie=asked.tie) for seed in range(asked.networks)]
-    print("| pruner | density | " + " | ".join(f"ROC {s}" for s in SCORES), end=" | ")
-    print("two-path accepted | others accepted |\n|---|" + "---:|" * 7)
+    print(f"| pruner | density | {' | '.join(SCORES)} | two-path accepted | others accepted |")
+    print("|---|" + "---:|" * (len(SCORES) + 3))
     for name, aim, density in SETTINGS:
         pruner = registry.create("pruner", name).instance
-        table = pd.concat(part_scores(made, pruner, density, aim) for made in networks)
+        parts = pd.concat(
+            part_scores(made, pruner, density, aim).assign(network=number)
+            for number, made in enumerate(networks)
+        )
+        parts["kept"] = -np.abs(np.log(parts["kept"].clip(0.01, 100)))  # as far from 1 either way
+        signed = parts[list(SCORES)] * pd.Series(SCORES)
+        units = signed.join(parts[["network", "index", "kind"]])
+        table = units.groupby(["network", "index", "kind"]).min().reset_index()
         real = table["kind"] == "two-path"
         own = (table["specificity"] >= SPECIFIC) & (table["dissociation"] >= DISSOCIATED)
-        roc = " | ".join(f"{roc_auc_score(real, table[score]):.2f}" for score in SCORES)
+        roc = [roc_auc_score(real, table[score].fillna(table[score].min())) for score in SCORES]
         label = f"{name}, {aim}" if density == 1 else name
         print(
-            f"| {label} | {table['density'].mean():.3f} | {roc} | {own[real].mean():.2f} | "
+            f"| {label} | {parts['achieved_density'].mean():.3f} | "
+            f"{' | '.join(f'{area:.2f}' for area in roc)} | {own[real].mean():.2f} | "
             f"{own[~real].mean():.3f} |",
             flush=True,
         )

@@ -21,9 +21,9 @@ from polykit.api import Pruner
 from polykit.errors import ModelError
 from polykit.runtime.reading import make_reader
 from polykit.runtime.seeds import derive, generator
-from polykit.runtime.specificity import dissociation, specificity
 from polykit.runtime.trace import trace
 from polykit.types import UnitRef
+from polykit.workflows.dissect.measures import measure
 from polykit.workflows.dissect.parts import NEITHER, Aim, Pictures, Surgery, held_out_rows
 
 Kind = Literal["two-path", "shared", "single", "entangled", "random", "other"]
@@ -83,10 +83,9 @@ def planted(seed: int, *, pictures: int = 80, tie: float = 0.0) -> Planted:
 def part_scores(
     made: Planted, pruner: Pruner, density: float, aim: Aim = "contrast", seed: int = 0
 ) -> pd.DataFrame:
-    """Cut every planted unit apart, and return the scores of its worse part on held-out pictures.
+    """Cut every planted unit apart, and measure its two parts as a dissection does.
 
-    One row per unit: `kind`, and the lower of both types' `auc`, `fidelity`, `specificity`,
-    `dissociation` and `density`.
+    One row per part: the unit's `index` and `kind`, and every statistic of a dissection.
     """
     path = trace(made.model, made.x)
     read = make_reader(made.model, path, LAYER)
@@ -97,25 +96,12 @@ def part_scores(
             labels[made.y == kind] = cluster
         out = held_out_rows(labels.tolist(), 0.5, generator(seed, "held out"))
         pictures = Pictures(made.x, torch.arange(len(made.x)), labels, out)
-        parts = []
         for cluster in (0, 1):
             target = UnitRef(LAYER, unit.index)
             surgery = Surgery(made.model, path, read, target, pictures, cluster)
             mask = surgery.find(pruner, density, aim, generator(seed, "part"))
-            before, after, without = (
-                surgery.groups(surgery.values(kept)) for kept in (None, mask, surgery.without(mask))
-            )
-            found = specificity(before, after, np.random.default_rng(seed))
-            parts.append(
-                {
-                    "auc": found.separation.value,
-                    "fidelity": found.fidelity.value,
-                    "specificity": found.specificity.value,
-                    "dissociation": dissociation(before, without),
-                    "density": mask.density,
-                }
-            )
-        rows.append({"kind": unit.kind, **pd.DataFrame(parts).min()})
+            found = measure(surgery, mask, np.random.default_rng(seed)).statistics
+            rows.append({"index": unit.index, "kind": unit.kind, **found})
     return pd.DataFrame(rows)
 
 

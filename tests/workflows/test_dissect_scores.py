@@ -19,7 +19,8 @@ LEARNED = "cs:epochs=10,steps=4"
 def scores(spec, aim, density, seeds):
     """The worse part's scores of every planted unit, one row each."""
     pruner = Registry.discover().create("pruner", spec).instance
-    return pd.concat(part_scores(planted(seed), pruner, density, aim) for seed in seeds)
+    parts = [part_scores(planted(seed), pruner, density, aim).assign(seed=seed) for seed in seeds]
+    return pd.concat(parts).groupby(["seed", "index", "kind"]).min().reset_index()
 
 
 def roc(table, score):

@@ -71,10 +71,13 @@ def random_masks(
     surgery: Surgery, mask: Mask, count: int, generator: torch.Generator
 ) -> dict[str, float]:
     """Return the AUC of random masks that keep as much of each layer: mean and middle 95 %."""
+    labels = surgery.pictures.cluster
+    rows = (surgery.pictures.held_out & (labels != NEITHER)).nonzero().squeeze(1)
+    member = (labels[rows] == surgery.cluster).numpy()
     areas = []
     for _ in range(count):
-        drawn = surgery.groups(surgery.values(shuffled(mask, surgery.candidates, generator)))
-        areas.append(auc(drawn.cluster, drawn.other))
+        drawn = surgery.values(shuffled(mask, surgery.candidates, generator), rows)
+        areas.append(auc(drawn[member], drawn[~member]))
     low, high = interval(np.asarray(areas))
     return {"auc_random": float(np.mean(areas)), "auc_random_low": low, "auc_random_high": high}
 

@@ -99,14 +99,15 @@ class Surgery:
         """The dense unit on every picture `[n]`."""
         return self.values()
 
-    def values(self, mask: Mask | None = None) -> Floats:
-        """Return the unit on every picture `[n]`, in the network masked by `mask`."""
+    def values(self, mask: Mask | None = None, rows: Tensor | None = None) -> Floats:
+        """Return the unit on every picture `[n]`, or some, in the network masked by `mask`."""
         params = masked_parameters(self.model, mask) if mask is not None else None
+        pictures = self.pictures.x if rows is None else self.pictures.x[rows]
         device = next(self.model.parameters()).device
         with evaluating(self.model), torch.no_grad():
             parts = [
                 self.read(self.model, x.to(device), params=params)[:, self.target.index].cpu()
-                for x in self.pictures.x.split(self.batch_size)
+                for x in pictures.split(self.batch_size)
             ]
         return torch.cat(parts).double().numpy()
 
@@ -140,7 +141,7 @@ class Surgery:
                 generator=generator,
             )
         if not isinstance(found, Mask):
-            raise PluginError(f"the pruner gave {type(found).__name__}, no Mask")
+            raise PluginError(f"{type(pruner).__name__} gave {type(found).__name__}, no Mask")
         return found
 
     def seen(self, *, others: bool) -> Seen:
