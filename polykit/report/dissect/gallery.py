@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from polykit.report.dissect import diagram, distributions, figures
+from polykit.report.dissect import diagram, distributions
+from polykit.report.dissect import figures as controls
 from polykit.report.drawing import Drawn, told_apart
 from polykit.runtime.store import SavedRun
 
@@ -10,5 +11,5 @@ from polykit.runtime.store import SavedRun
 def draw_all(run: SavedRun) -> list[Drawn]:
     """Draw how the clusters come apart, beside the controls; then the values, then the parts."""
     return told_apart(
-        [*figures.draw_all(run), *distributions.draw_all(run), *diagram.draw_all(run)]
+        [*controls.draw_all(run), *distributions.draw_all(run), *diagram.draw_all(run)]
     )
