@@ -113,13 +113,14 @@ def main() -> None:
     registry.register(clock, "clock")
     with tempfile.TemporaryDirectory() as folder:
         run = session.run(config, registry, out=Path(folder) / "run")
-        whole = time.perf_counter() - clock.started
+        whole, processor = time.perf_counter() - clock.started, time.process_time()
         history = run.saved.tables["history"]
         networks = run.saved.tables["networks"].drop_duplicates(
             ["scenario", "dropout", "seed", "arm", "ratio"]
         )
     print(f"{options.recipe.stem}: {options.seeds} seeds, {len(networks)} networks,")
-    print(f"{len(history):,} epochs, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{len(history):,} epochs, {config.threads} thread(s), torch {torch.__version__};")
+    print(f"{whole:.0f} s, {processor:.0f} s of CPU time with starting up and the report")
     for kind, spent in clock.kinds.items():
         print(f"  {kind:<10} {spent:7.1f} s")
     name = config.scenarios[0].name
