@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,13 +58,18 @@ def pictures(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     return {"train": (x, y), "validation": (x[:64], y[:64]), "test": (x[:64], y[:64])}
 
 
-def find_clusters(asked: argparse.Namespace, folder: Path) -> tuple[Path, dict[str, object]]:
+def find_clusters(asked: argparse.Namespace, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Return a run of clusters, and what a dissection needs beside it."""
-    common = {"out": folder / "clusters", "resume": True, "sensitivity": False}
+    common: dict[str, Any] = {"out": folder / "clusters", "resume": True, "sensitivity": False}
     if asked.reference is None:
         return polykit.clusters("convnet", "digits", top=300, **common).path, {}
-    own = {"model": convnet(asked.reference), "dataset": pictures(asked.pictures)}
-    settings = {"scale": "standardise", "pca": 10, "top": 600, "min_cluster_size": 30}
+    own: dict[str, Any] = {"model": convnet(asked.reference), "dataset": pictures(asked.pictures)}
+    settings: dict[str, Any] = {
+        "scale": "standardise",
+        "pca": 10,
+        "top": 600,
+        "min_cluster_size": 30,
+    }
     units = tuple(unit.partition(":")[2] for unit in asked.unit)
     run = polykit.clusters(
         *own.values(), layers=("10",), units=units, montage=0, min_samples=5, **settings, **common

@@ -137,4 +137,5 @@ def _standard(values: Floats) -> Floats:
     deviation = float(centred.std())
     if deviation <= 1e-12 * float(np.abs(values).max()):
         return np.zeros_like(values)
-    return centred / deviation
+    scaled: Floats = centred / deviation
+    return scaled

@@ -94,7 +94,7 @@ def part_scores(
         labels = torch.full_like(made.y, NEITHER)
         for cluster, kind in enumerate(unit.types):
             labels[made.y == kind] = cluster
-        out = held_out_rows(labels.tolist(), 0.5, generator(seed, "held out"))
+        out = held_out_rows(labels, 0.5, generator(seed, "held out"))
         pictures = Pictures(made.x, torch.arange(len(made.x)), labels, out)
         for cluster in (0, 1):
             target = UnitRef(LAYER, unit.index)
@@ -201,7 +201,8 @@ class _Draw:
         own = self.y == pattern if pattern < TYPES else self.y // 2 == pattern - TYPES
         gap = response[own].mean() - response[~own].mean()
         self.works &= bool(gap > 1.5 * (response[~own].std() + 0.1))
-        return row / gap
+        scaled: Tensor = row / gap
+        return scaled
 
     def _fitted(self, a: int, b: int) -> Tensor:
         """A ridge regression on the random hidden units."""

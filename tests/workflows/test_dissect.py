@@ -294,20 +294,20 @@ def test_densities_are_met_by_every_pruner(clusters, registry):
 
 
 def test_pictures_are_held_out_of_every_cluster():
-    labels = [0] * 10 + [1] * 5 + [NEITHER] * 4
+    labels = torch.tensor([0] * 10 + [1] * 5 + [NEITHER] * 4)
     out = held_out_rows(labels, 0.4, torch.Generator().manual_seed(0))
     assert [int(out[:10].sum()), int(out[10:15].sum()), int(out[15:].sum())] == [4, 2, 4]
     for share in (0.01, 0.99):
-        out = held_out_rows([0, 0, 1, 1, 1], share, torch.Generator())
+        out = held_out_rows(torch.tensor([0, 0, 1, 1, 1]), share, torch.Generator())
         assert 1 <= int(out[:2].sum()) <= 1
         assert 1 <= int(out[2:].sum()) <= 2
     with pytest.raises(DataError, match="cluster 1 has 1 picture"):
-        held_out_rows([0, 0, 1], 0.5, torch.Generator())
+        held_out_rows(torch.tensor([0, 0, 1]), 0.5, torch.Generator())
 
 
 def test_shuffled_labels_keep_the_sizes_and_the_split():
     labels = torch.tensor([0] * 30 + [1] * 20 + [NEITHER] * 10)
-    out = held_out_rows(labels.tolist(), 0.5, torch.Generator().manual_seed(0))
+    out = held_out_rows(labels, 0.5, torch.Generator().manual_seed(0))
     x = torch.arange(60.0).unsqueeze(1)
     pictures = Pictures(x, torch.arange(60), labels, out)
     dealt = pictures.shuffled(torch.Generator().manual_seed(1))

@@ -185,8 +185,9 @@ def _worst(rows: pd.DataFrame, name: str) -> Score:
     """The score of the cluster that has the lowest."""
     if name not in rows or rows[name].isna().all():
         return Score(math.nan)
-    worst = rows.loc[rows[name].idxmin()]
-    return Score(*(float(worst.get(f"{name}{end}", math.nan)) for end in ("", "_low", "_high")))
+    place = int(rows[name].argmin())
+    names = [name, f"{name}_low", f"{name}_high"]
+    return Score(*(float(rows[n].iloc[place]) if n in rows else math.nan for n in names))
 
 
 def summary(run: SavedRun) -> pd.DataFrame:

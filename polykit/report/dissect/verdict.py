@@ -135,15 +135,16 @@ def _overlaps(run: SavedRun, lead: Finding) -> list[str]:
     here = table[(table["unit"] == lead.unit) & (table["pruner"] == lead.pruner)]
     here = here[here["density"] == lead.density]
     said = []
-    for row in here.itertuples(index=False):
-        beyond = row.iou > row.chance_high
-        less = "more than chance" if beyond else "no more than chance"
-        less = "less than chance" if row.iou < row.chance_low else less
+    for row in here.to_dict("records"):
+        iou, chance, low, high = (
+            float(row[name]) for name in ("iou", "chance", "chance_low", "chance_high")
+        )
+        how = "less than chance" if iou < low else "no more than chance"
+        how = "more than chance" if iou > high else how
         said.append(
-            f"The parts of clusters {row.cluster_a} and {row.cluster_b} by {lead.name} share "
-            f"{two(row.iou)} of what either keeps, {less} ({two(row.chance)} "
-            f"[{two(row.chance_low)}, {two(row.chance_high)}] for random masks "
-            f"as sparse in each layer)."
+            f"The parts of clusters {row['cluster_a']} and {row['cluster_b']} by {lead.name} share "
+            f"{two(iou)} of what either keeps, {how} ({two(chance)} [{two(low)}, {two(high)}] for "
+            f"random masks as sparse in each layer)."
         )
     return said
 

@@ -92,7 +92,7 @@ def part_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
             files[SUBNETWORK] = subnetwork_bytes(small)
         except PolykitError as error:
             notices.append(f"{cell.name}: no small network: {error}")
-    place = {
+    place: dict[str, Any] = {
         "unit": str(cell.unit),
         "cluster": cell.cluster,
         "control": cell.control,

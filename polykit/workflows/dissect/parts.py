@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -158,8 +158,9 @@ class Surgery:
         seen = self.seen(others=minimises)
         if not minimises:
             return UnitValue(self.target, self.read), seen
-        build = {"contrast": contrast, "preserve": preservation}[aim]
-        return build(self.model, self.target, self.read, seen), seen
+        if aim == "contrast":
+            return contrast(self.model, self.target, self.read, seen), seen
+        return preservation(self.model, self.target, self.read, seen), seen
 
     def without(self, mask: Mask) -> Mask:
         """Return the mask that keeps everything but what `mask` keeps."""
@@ -167,16 +168,15 @@ class Surgery:
         return Mask(keep, {name: mask.eligible(name) for name in mask})
 
 
-def held_out_rows(labels: Sequence[int], share: float, generator: torch.Generator) -> Tensor:
+def held_out_rows(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Draw which pictures `[n]` to hold out: a share of each cluster's, and all of no cluster.
 
     Rounds to the nearest picture but leaves at least one on either side. Raises DataError for a
     cluster with a single picture.
     """
-    cluster = torch.as_tensor(labels)
-    out = cluster == NEITHER
-    for label in cluster[~out].unique():
-        rows = (cluster == label).nonzero().squeeze(1)
+    out = labels == NEITHER
+    for label in labels[~out].unique():
+        rows = (labels == label).nonzero().squeeze(1)
         if len(rows) < 2:
             raise DataError(
                 f"cluster {int(label)} has {len(rows)} picture; one to look at and one to hold out "
