@@ -72,7 +72,14 @@ def find_clusters(asked: argparse.Namespace, folder: Path) -> tuple[Path, dict[s
     }
     units = tuple(unit.partition(":")[2] for unit in asked.unit)
     run = polykit.clusters(
-        *own.values(), layers=("10",), units=units, montage=0, min_samples=5, **settings, **common
+        *own.values(),
+        layers=("10",),
+        units=units,
+        montage=0,
+        min_cluster_size=30,
+        min_samples=5,
+        **settings,
+        **common,
     )
     return run.path, own
 

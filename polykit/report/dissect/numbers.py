@@ -31,8 +31,8 @@ SPECIFIC = 0.8
 DISSOCIATED = 0.1
 """What specificity and dissociation must reach for a part to count as the unit's own.
 
-With planted units (benchmarks/check_specificity.py) they accept about three quarters of those with
-two paths, and 3 % of the others."""
+With planted units (benchmarks/check_specificity.py) they accept half to nine tenths of those with
+two paths, by pruner, and 5 % of the others at most."""
 
 MOST = 0.25
 """Share of controls from which on a score that they reach, too, proves nothing."""
