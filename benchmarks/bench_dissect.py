@@ -64,21 +64,17 @@ def find_clusters(asked: argparse.Namespace, folder: Path) -> tuple[Path, dict[s
     if asked.reference is None:
         return polykit.clusters("convnet", "digits", top=300, **common).path, {}
     own: dict[str, Any] = {"model": convnet(asked.reference), "dataset": pictures(asked.pictures)}
-    settings: dict[str, Any] = {
-        "scale": "standardise",
-        "pca": 10,
-        "top": 600,
-        "min_cluster_size": 30,
-    }
     units = tuple(unit.partition(":")[2] for unit in asked.unit)
     run = polykit.clusters(
         *own.values(),
         layers=("10",),
         units=units,
         montage=0,
+        scale="standardise",
+        pca=10,
+        top=600,
         min_cluster_size=30,
         min_samples=5,
-        **settings,
         **common,
     )
     return run.path, own
