@@ -1,0 +1,1 @@
+"""What a run of `clusters` shows: the atlas of its units."""
