@@ -256,20 +256,20 @@ def data_card(run: SavedRun, found: Findings) -> Table:
         rows.append(
             (
                 Cell(scenario),
-                Cell(str(record.get("dataset") or "–")),
-                Cell(str(record.get("model") or "–")),
                 Cell(can),
                 *(_fact(known[fact].get(scenario)) for fact in told),
+                Cell(str(record.get("dataset") or "–")),
+                Cell(str(record.get("model") or "–")),
             )
         )
-    heads = ("scenario", "dataset", "model", "labels", *(name.replace("_", " ") for name in told))
+    heads = ("scenario", "labels", *(name.replace("_", " ") for name in told), "dataset", "model")
     return Table(
         "cards",
         "Data card",
         "Means over worlds ± half the width of the 95\u00a0% t-interval. Label ceiling: the share "
         "of the labels that the features explain; what is not explained is noise to any network.",
         heads,
-        (False, False, False, False, *(True,) * len(told)),
+        (False, False, *(True,) * len(told), False, False),
         tuple(rows),
     )
 
