@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from polykit.report import words
+from polykit.report.laboratory.decomposition import Parts
 from polykit.report.laboratory.effects import CONTRASTS, PRUNED, SIGNIFICANT, UNPRUNED, Effect
 from polykit.report.laboratory.findings import Findings, findings
 from polykit.report.laboratory.pooling import Pooled
@@ -281,7 +282,7 @@ def _origin(found: Findings, scenario: str, dropout: float) -> str:
     if not whole.clear:
         told = [f"{words.interval(v, like=whole)} {titles[name]}" for name, v in pieces.items()]
         why = "too uncertain to be shared out in per cent" if whole.half else "with one seed"
-        return f"{start}, {why}: {words.listed(told)}."
+        return f"{start}, {why}: {words.listed(told)}.{_rearranged(parts)}"
     shares = {name: value.mean / whole.mean for name, value in pieces.items()}
     told = [
         f"{_share(shares[name])} {titles[name]} ({words.interval(value, like=whole)})"
@@ -293,6 +294,14 @@ def _origin(found: Findings, scenario: str, dropout: float) -> str:
         much = "more than all" if shares[most[0]] > _ALL else "most"
         mostly = f" So {much} of it {_MOSTLY[most[0]]}."
     return f"{start}: {words.listed(told)}.{mostly}"
+
+
+def _rearranged(parts: Parts | None) -> str:
+    """Say so where what pruning adds is clearly a matter of which layers lose their units."""
+    if parts is None or not parts.composition.clear or not parts.total.mean:
+        return ""
+    most = parts.composition.mean / parts.total.mean > _MOST
+    return f" So most of what pruning adds {_MOSTLY['composition']}." if most else ""
 
 
 def _share(value: float) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,19 @@ def test_a_part_that_is_not_clear_is_not_most_of_it(make_laboratory):
     _, origin, *_ = dict(verdict(changed(run, rows=rows)).parts)["a"]
     assert "80\u00a0% in the no-prune control" in origin
     assert "So most" not in origin
+
+
+@pytest.mark.parametrize("truth", [COMPOSITION, WITHIN], ids=["composition", "within"])
+def test_what_pruning_adds_has_an_origin_where_retraining_drowns_the_whole(make_laboratory, truth):
+    run = make_laboratory(a=replace(truth, dropouts=(0.0,)))
+    rows = run.rows.copy()
+    wild = rows.seed.map({0: 1.5, 1: -1.5, 2: 1.0, 3: -1.0, 4: 0.0})
+    here = rows.arm.isin(["unpruned", "pruned"]) & rows.statistic.eq("ratio_responding")
+    rows["value"] = rows.value.mask(here, rows.value + wild)
+    _, origin, *_ = dict(verdict(changed(run, rows=rows)).parts)["a"]
+    assert "too uncertain to be shared out" in origin
+    said = "So most of what pruning adds comes from layers losing different shares of their units."
+    assert (said in origin) == (truth is COMPOSITION)
 
 
 def test_nothing_is_told_as_nothing(told):
