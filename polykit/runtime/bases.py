@@ -88,18 +88,19 @@ class Basis:
 
 
 def append(R: Tensor, rows: Tensor) -> Tensor:
-    """Return the triangular factor `[d, d]` of the rows behind `R` and of `rows [n, d]` together.
+    """Return the triangular factor of the rows behind `R` and of `rows [n, d]` together.
 
-    A running QR: RᵀR is the sum of outer products of all rows so far. Start from zeros. Rows are
-    taken in blocks that fit a cache, so that the memory beside `rows` is about 16 d² numbers.
+    A running QR: RᵀR is the sum of outer products of all rows so far. Start from no rows, `[0, d]`;
+    the factor has as many rows as there were, but at most d. Rows are taken in blocks that fit a
+    cache, so that the memory beside `rows` is about 16 d² numbers.
 
-    >>> R = append(torch.zeros(1, 1), torch.tensor([[3.0], [4.0]]))
+    >>> R = append(torch.zeros(0, 1), torch.tensor([[3.0], [4.0]]))
     >>> R.abs()
     tensor([[5.]])
     """
-    blocks = rows.split(max(2048, 7 * len(R)))
+    blocks = rows.split(max(2048, 7 * R.shape[1]))
     parts = [_triangle(block) for block in blocks]
-    if len(parts) == 1 and len(parts[0]) == len(R) and not bool(R.any()):
+    if len(parts) == 1 and not len(R):
         return parts[0]
     return _triangle(torch.cat([R, *parts]))
 
@@ -109,7 +110,7 @@ def interaction_basis(
 ) -> Basis:
     """Return the interaction basis f̂ = D_M^{1/2} V (D_G^{1/2})⁺ U f from factors of G and M.
 
-    `F [d + 1, d + 1]` with FᵀF = G and `J [e, d + 1]` with JᵀJ = M; the constant's column comes
+    `F [m, d + 1]` with FᵀF = G and `J [e, d + 1]` with JᵀJ = M; the constant's column comes
     first. In the basis Ĝ = D_M and M̂ = 1. It is read off the singular value decomposition
     J Fᵀ = Y S Zᵀ: f̂ = Yᵀ J f for all f in the range of G, and back f = Fᵀ Z S⁻¹ f̂. Neither factor
     is ever inverted, so that a change of coordinates f → R f leaves f̂ as it was even where R is
@@ -222,7 +223,7 @@ def _triangle(rows: Tensor) -> Tensor:
 
 def _rounding(F: Tensor) -> float:
     """How large singular values may be that come from rounding alone."""
-    return torch.finfo(F.dtype).eps * len(F) * float(F.norm())
+    return torch.finfo(F.dtype).eps * F.shape[1] * float(F.norm())
 
 
 def _centred(F: Tensor, J: Tensor) -> tuple[Tensor, Tensor, Tensor]:

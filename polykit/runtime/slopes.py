@@ -41,8 +41,9 @@ NUMBERS = 2**22
 class Factors:
     """What has been gathered of one layer of d units.
 
-    `activations [d + 1, d + 1]` and `slopes [e, e]` stand for sums over `samples`. The slopes are
-    those of the layer itself, or of what `into [e, d + 1]` maps it to.
+    `activations [m, d + 1]` and `slopes [k, e]` stand for sums over `samples`; they have no more rows
+    than columns, and no more than there were. The slopes are those of the layer itself, or of what
+    `into [e, d + 1]` maps it to.
     """
 
     activations: Tensor
@@ -89,7 +90,7 @@ def gather(
     >>> model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.rand(9, 3)
     >>> factors = gather(model, [x], trace(model, x), ["0"])["0"]
     >>> factors.samples, factors.F.shape, factors.J.shape
-    (9, torch.Size([5, 5]), torch.Size([3, 5]))
+    (9, torch.Size([5, 5]), torch.Size([2, 5]))
     """
     state: dict[str, Factors] = {}
     with evaluating(model):
@@ -155,7 +156,7 @@ def _joined(factors: Factors | None, rows: Rows) -> Factors:
     if factors is None:
         d, e = rows.activations.shape[1], rows.slopes.shape[1]
         zeros = rows.slopes.new_zeros
-        factors = Factors(zeros(d, d), zeros(e, e), 0, rows.into)
+        factors = Factors(zeros(0, d), zeros(0, e), 0, rows.into)
     return replace(
         factors,
         activations=append(factors.activations, rows.activations),
