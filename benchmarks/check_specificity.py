@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from polykit.registry import Registry
 from polykit.report.dissect.numbers import DISSOCIATED, SPECIFIC
+from polykit.runtime.specificity import ownership
 from polykit.testing.planted import part_scores, planted
 
 SETTINGS = (
@@ -53,21 +54,26 @@ def main() -> None:
     torch.set_num_threads(1)
     registry = Registry.discover()
     networks = [planted(seed, tie=asked.tie) for seed in range(asked.networks)]
-    print(f"| pruner | density | {' | '.join(SCORES)} | two-path accepted | others accepted |")
-    print("|---|" + "---:|" * (len(SCORES) + 3))
+    scores = [*SCORES, "ownership"]
+    print(f"| pruner | density | {' | '.join(scores)} | two-path accepted | others accepted |")
+    print("|---|" + "---:|" * (len(scores) + 3))
     for name, aim, density in SETTINGS:
         pruner = registry.create("pruner", name).instance
         parts = pd.concat(
-            part_scores(made, pruner, density, aim).assign(network=number)
-            for number, made in enumerate(networks)
+            [
+                part_scores(made, pruner, density, aim).assign(network=number)
+                for number, made in enumerate(networks)
+            ],
+            ignore_index=True,
         )
         parts["kept"] = -np.abs(np.log(parts["kept"].clip(0.01, 100)))  # as far from 1 either way
         signed = parts[list(SCORES)] * pd.Series(SCORES)
         units = signed.join(parts[["network", "index", "kind"]])
         table = units.groupby(["network", "index", "kind"]).min().reset_index()
+        table["ownership"] = ownership(table["specificity"], table["dissociation"])
         real = table["kind"] == "two-path"
         own = (table["specificity"] >= SPECIFIC) & (table["dissociation"] >= DISSOCIATED)
-        roc = [roc_auc_score(real, table[score].fillna(table[score].min())) for score in SCORES]
+        roc = [roc_auc_score(real, table[score].fillna(table[score].min())) for score in scores]
         label = f"{name}, {aim}" if density == 1 else name
         print(
             f"| {label} | {parts['achieved_density'].mean():.3f} | "

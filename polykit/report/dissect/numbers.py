@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from polykit.runtime.specificity import ownership
 from polykit.runtime.store import SavedRun
 
 OWN = "own"
@@ -31,8 +32,8 @@ SPECIFIC = 0.8
 DISSOCIATED = 0.1
 """What specificity and dissociation must reach for a part to count as the unit's own.
 
-With planted units (benchmarks/check_specificity.py) they accept half to nine tenths of those with
-two paths, by pruner, and 5 % of the others at most."""
+With planted units (benchmarks/check_specificity.py) they accept three quarters or more of those
+with two paths, by pruner, and 3 to 10 % of the others."""
 
 MOST = 0.25
 """Share of controls from which on a score that they reach, too, proves nothing."""
@@ -62,6 +63,11 @@ class Trial:
     def separated(self) -> bool:
         """Whether the masked unit tells every cluster from the others."""
         return self.auc.low >= SEPARATED
+
+    @property
+    def ownership(self) -> float:
+        """How far the parts are the unit's own, in [−1, 1]."""
+        return ownership(self.specificity.value, self.dissociation)
 
     @property
     def own_parts(self) -> bool:
@@ -195,7 +201,7 @@ def summary(run: SavedRun) -> pd.DataFrame:
 
     Columns: density kept and what of it works; AUC of the dense unit, of the masked one, and of
     the controls (mean); fidelity, specificity and dissociation, and the best specificity among
-    other units and random weights.
+    other units and random weights; ownership.
     """
     rows: list[dict[str, Any]] = []
     for found in findings(run):
@@ -215,6 +221,7 @@ def summary(run: SavedRun) -> pd.DataFrame:
                 "specificity": found.own.specificity.value,
                 "best control": max(rivals, default=math.nan),
                 "dissociation": found.own.dissociation,
+                "ownership": found.own.ownership,
             }
         )
     columns = ["unit", "pruner", "density"]
