@@ -23,7 +23,7 @@ NOTES = (
     "carry them is what a dissection asks.",
 )
 NAMED = 3
-"""Units that the answer names."""
+"""Units that the answer names; it tells the groups of the first."""
 
 Row = Mapping[str, Any]
 
@@ -60,8 +60,9 @@ def _answer(run: SavedRun, units: Mapping[str, Row], split: Sequence[str]) -> li
             f"more than chance."
         ]
     if split:
-        shown = [f"{name} ({_groups(run, name)})" for name in split[:NAMED]]
-        found.append(f"First in the ranking: {'; '.join(shown)}.")
+        first, *next_ones = split[:NAMED]
+        then = f", then {' and '.join(next_ones)}" if next_ones else ""
+        found.append(f"First in the ranking: {first} ({_groups(run, first)}){then}.")
     if alone:
         found.append(
             f"In {_units(alone)} HDBSCAN finds no group that stands apart and calls all pictures "
