@@ -41,9 +41,9 @@ NUMBERS = 2**22
 class Factors:
     """What has been gathered of one layer of d units.
 
-    `activations [m, d + 1]` and `slopes [k, e]` stand for sums over `samples`; they have no more rows
-    than columns, and no more than there were. The slopes are those of the layer itself, or of what
-    `into [e, d + 1]` maps it to.
+    `activations [m, d + 1]` and `slopes [k, e]` stand for sums over `samples`; they have no more
+    rows than columns, and no more than there were. The slopes are those of the layer itself, or of
+    what `into [e, d + 1]` maps it to.
     """
 
     activations: Tensor
