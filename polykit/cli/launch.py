@@ -14,7 +14,7 @@ from polykit.cli import settings
 from polykit.cli.group import state_of
 from polykit.cli.output import print_json, say
 from polykit.cli.results import carry_out
-from polykit.cli.runs import PANEL
+from polykit.cli.runs import PANEL, locate
 from polykit.errors import UsageError
 from polykit.registry import Registry
 from polykit.workflows.config import SweepConfig
@@ -34,6 +34,9 @@ DownloadOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE.toml", help="Read the configuration.", rich_help_panel=PANEL),
+]
+ClustersArgument = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="A run of clusters: its name or directory.")
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show the plan and its cost.", rich_help_panel=PANEL)
@@ -106,6 +109,32 @@ def launch(
         print_json(session.plan(chosen, registry).to_dict())
     else:
         say("\n".join(session.plan(chosen, registry).lines()))
+
+
+def launch_below(
+    ctx: typer.Context,
+    config: type[SweepConfig],
+    fields: Mapping[str, Any],
+    *,
+    run: str | None,
+    folder: str,
+    resume: Path | None,
+    runs_dir: Path,
+    **how: Any,
+) -> None:
+    """Launch what looks at a run of clusters, by default into a `folder` of that run.
+
+    The other arguments are those of `launch`.
+    """
+    place = runs_dir
+    if run is not None:
+        path = locate(run, runs_dir)
+        fields, place = {**fields, "run": str(path)}, path / folder
+    elif resume is None:
+        raise UsageError(
+            f"name a run of clusters, e.g. polykit {ctx.info_name} runs/NAME --unit conv3:5"
+        )
+    launch(ctx, config, fields, resume=resume, runs_dir=place, **how)
 
 
 def _by_name(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import WHAT, ConfigOption, DryRunOption, epilog, launch
+from polykit.cli.launch import (
+    WHAT,
+    ClustersArgument,
+    ConfigOption,
+    DryRunOption,
+    epilog,
+    launch_below,
+)
 from polykit.cli.runs import (
     PANEL,
     RUNS,
@@ -16,9 +23,7 @@ from polykit.cli.runs import (
     ReportOption,
     ResumeOption,
     RunsDirOption,
-    locate,
 )
-from polykit.errors import UsageError
 from polykit.workflows.visualize.config import FLAGS, VisualizeConfig
 
 EXAMPLES = """Grow pictures that raise units of a clusters run; show which pixels make their value.
@@ -42,9 +47,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 def visualize(
     ctx: typer.Context,
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="A run of clusters: its name or directory.")
-    ] = None,
+    run: ClustersArgument = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
     resume: ResumeOption = None,
@@ -55,21 +58,17 @@ def visualize(
     **fields: Any,
 ) -> None:
     """See EXAMPLES, which is what `--help` shows."""
-    place = runs_dir
-    if run is not None:
-        path = locate(run, runs_dir)
-        fields["run"], place = str(path), path / "visualizations"
-    elif resume is None:
-        raise UsageError("name a run of clusters, e.g. polykit visualize runs/NAME --unit conv3:5")
-    launch(
+    launch_below(
         ctx,
         VisualizeConfig,
         fields,
+        run=run,
+        folder="visualizations",
         file=config,
         dry_run=dry_run,
         resume=resume,
         out=out,
-        runs_dir=place,
+        runs_dir=runs_dir,
         as_json=as_json,
         report=report,
     )
