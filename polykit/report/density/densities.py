@@ -31,7 +31,7 @@ def density_by_width(run: SavedRun) -> Drawn | None:
         drawing.draw_line(axes, line, Look("#0072b2", "o"))
         expected = [(w.scale, w.null) for w in rows if w.null is not None]
         axes.plot(*zip(*expected, strict=True), "--", color=INK, label="null hypothesis")
-        axes.set_title(drawing.wrapped(", ".join(group)))
+        axes.set_title(panels.title(*group))
         axes.set_ylim(0, 1.05)
         panels.width_axis(axes, [w.scale for w in rows])
     cells[0].set_ylabel("effective density\n(share of weights needed)")
@@ -76,7 +76,7 @@ def distributions(run: SavedRun) -> Drawn | None:
                 axes.plot(at, curve, color=looks[scale].color)
                 peak = at[int(curve.argmax())]
                 told.append(f"{', '.join(group)}, {scale:g}×: most around {percent(peak)}")
-        axes.set_title(drawing.wrapped(", ".join(group)))
+        axes.set_title(panels.title(*group))
         axes.set_ylim(bottom=0)
     cells[0].set_ylabel("frequency (per unit of density)")
     figure.supxlabel("effective density", fontsize=11)
@@ -118,7 +118,7 @@ def sizes(run: SavedRun) -> Drawn | None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_xticks(places, [f"{w.scale:g}×" for w in rows])
-        axes.set_title(drawing.wrapped(", ".join(group)))
+        axes.set_title(panels.title(*group))
     cells[0].set_ylabel("weights")
     figure.supxlabel("width", fontsize=11)
     drawing.legend(figure, cells[0].get_legend_handles_labels()[0])
@@ -157,7 +157,7 @@ def initialisations(run: SavedRun) -> Drawn | None:
             for init in inits
         ]
         drawing.draw_lines(axes, lines, looks, log=True)
-        axes.set_title(drawing.wrapped(f"{pruner}, {optimizer}"))
+        axes.set_title(panels.title(pruner, optimizer))
         panels.width_axis(axes, panels.scales_of(part))
         told += [
             f"{line.name}, {at:g}×: {percent(value.mean)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 from sklearn.manifold import TSNE
 
 from polykit.report import drawing, words
@@ -53,8 +54,9 @@ def curves(run: SavedRun, column: str, name: str, axis: str) -> Drawn | None:
         for scale in scales:
             one = part[part["scale"] == scale].rename(columns={column: "value"})
             if len(one):
-                drawing.draw_curve(axes, one, looks[scale].color, looks[scale].marker)
                 last = float(one.groupby(list(numbers.NETWORK))["value"].last().mean())
+                one = still_training(one)
+                drawing.draw_curve(axes, one, looks[scale].color, looks[scale].marker)
                 told.append(f"{optimizer}, {scale:g}×: {words.number(last)} at the end")
         axes.set_title(str(optimizer))
         axes.xaxis.set_major_locator(drawing.ticks(5, whole=True))
@@ -64,17 +66,24 @@ def curves(run: SavedRun, column: str, name: str, axis: str) -> Drawn | None:
     return Drawn(
         slug(column),
         f"{words.capital(axis.partition(' (')[0])} while training ({name} of the paper)",
-        "Mean and 95\u00a0% t-interval over the networks that still train at the epoch.",
+        "Mean and 95\u00a0% t-interval over the networks that still train; a line ends where fewer "
+        "than half of them do.",
         f"Line chart of {axis} against epoch. {'; '.join(told)}.",
         figure,
     )
+
+
+def still_training(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the epochs that at least half of the networks reach: few give no interval to look at."""
+    networks = table.groupby("epoch")["epoch"].transform("size")
+    return table[networks >= networks.max() / 2]
 
 
 def trajectories(run: SavedRun) -> Drawn | None:
     """Draw accuracy (or loss) against sparsity along the trajectory: the paper's Figure 3."""
     table = run.tables["trajectory"]
     column = "accuracy" if table["accuracy"].notna().any() else "loss"
-    groups = [(", ".join(map(str, key)), part) for key, part in table.groupby(numbers.STUDY)]
+    groups = [(tuple(map(str, key)), part) for key, part in table.groupby(numbers.STUDY)]
     if not groups:
         return None
     scales = panels.scales_of(table)
@@ -91,8 +100,8 @@ def trajectories(run: SavedRun) -> Drawn | None:
             axes.plot(x, y, color=looks[scale].color)
             axes.fill_between(x, y - spread, y + spread, color=looks[scale].color, alpha=0.2, lw=0)
             half = float(y.iloc[len(y) // 2])
-            told.append(f"{group}, {scale:g}×: {words.number(half)} at half the weights")
-        axes.set_title(drawing.wrapped(group))
+            told.append(f"{', '.join(group)}, {scale:g}×: {words.number(half)} at half the weights")
+        axes.set_title(panels.title(*group))
     cells[0].set_ylabel(f"validation {column}")
     figure.supxlabel("sparsity (share of weights removed →)", fontsize=11)
     panels.width_legend(figure, scales)

@@ -17,6 +17,15 @@ PANEL = 2.9
 """Height of a panel in inches."""
 
 
+TITLE = 22
+"""Letters of a line over a panel, as many as fit where three stand beside each other."""
+
+
+def title(*parts: str) -> str:
+    """Write what a panel shows, each part on a line of its own."""
+    return "\n".join(drawing.wrapped(part, TITLE) for part in parts)
+
+
 def width_looks(scales: Sequence[float]) -> dict[float, Look]:
     """Give each width its look, by its place."""
     found = cluster_looks(range(len(scales)))

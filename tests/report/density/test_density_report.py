@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from polykit.report.density import content, figures, numbers
+from polykit.report.density import content, figures, numbers, panels
 from polykit.report.density.verdict import verdict
 from polykit.report.page import write_report
 from polykit.report.reports import summary
@@ -208,3 +208,17 @@ def test_an_empty_run_has_a_page(tmp_path):
     nothing = SavedRun(tmp_path, {"workflow": "density", "status": "failed", "config": {}}, tables)
     assert figures.draw_all(nothing) == []
     assert write_report(nothing).is_file()
+
+
+def test_a_curve_ends_where_most_networks_have():
+    lengths = {0: 4, 1: 3, 2: 2}
+    table = pd.DataFrame(
+        [{"seed": s, "epoch": e} for s, n in lengths.items() for e in range(1, n + 1)]
+    )
+    assert figures.still_training(table)["epoch"].max() == 3
+
+
+def test_titles_of_narrow_panels_do_not_run_into_each_other():
+    assert panels.title("snip", "sgd=0.1") == "snip\nsgd=0.1"
+    lines = panels.title("continuous-sparsification:quantile=0.5", "adam=0.001").split("\n")
+    assert max(map(len, lines)) <= panels.TITLE
