@@ -280,12 +280,17 @@ def _signed(kind: Kind, forward: Tensor, backward: Tensor, *rest: Any) -> Basis:
 
 def save_bases(path: Path, bases: Mapping[str, Basis]) -> None:
     """Write bases by layer as one safetensors file, whole or not at all."""
+    write_bytes(path, bases_bytes(bases))
+
+
+def bases_bytes(bases: Mapping[str, Basis]) -> bytes:
+    """Serialise bases by layer as `save_bases` writes them."""
     tensors, facts = {}, {}
     for layer, basis in bases.items():
         for name in _TENSORS:
             tensors[f"{name}/{layer}"] = getattr(basis, name).cpu().contiguous().clone()
         facts[layer] = {name: getattr(basis, name) for name in _FACTS}
-    write_bytes(path, save(tensors, {"polykit": json.dumps(facts, sort_keys=True)}))
+    return save(tensors, {"polykit": json.dumps(facts, sort_keys=True)})
 
 
 def load_bases(path: Path) -> dict[str, Basis]:

@@ -130,7 +130,7 @@ class _Pass:
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
             duals = {
                 name: forward_ad.make_dual(self._tensors[name], constant)
-                for name, constant in _constants(self._model, self._tensors).items()
+                for name, constant in constants(self._model, self._tensors).items()
             }
             found = self._run(x.detach(), self._tensors | duals)
             along = _tangent(self._flat(found))
@@ -166,23 +166,23 @@ class _Pass:
         return torch.cat([shared, slopes], dim=3).flatten(0, 2)
 
 
-def _constants(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def constants(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What each bias adds: itself, and in a batch normalisation also what its mean takes off."""
-    constants = {}
+    found = {}
     for layer, module in model.named_modules():
         place = f"{layer}." if layer else ""
         for name, _ in module.named_parameters(recurse=False):
             if not (name.endswith("bias") and place + name in tensors):
                 continue
-            constants[place + name] = tensors[place + name]
+            found[place + name] = tensors[place + name]
             if (
                 isinstance(module, nn.modules.batchnorm._BatchNorm)
                 and place + "running_mean" in tensors
             ):
                 mean, var = (tensors[f"{place}running_{kind}"] for kind in ("mean", "var"))
                 scale = tensors[place + "weight"] / (var + module.eps).sqrt()
-                constants[place + name] = tensors[place + name] - scale * mean
-    return constants
+                found[place + name] = tensors[place + name] - scale * mean
+    return found
 
 
 def _tangent(tensor: Tensor) -> Tensor:
