@@ -62,11 +62,11 @@ def capture(
     torch.Size([4, 3])
     """
     reader = _Reader(sites, trace, feed, stop=not outputs)
-    modules = dict(model.named_modules())
     hooks: list[Any] = []
     for layer in dict.fromkeys(site.layer for site in reader.sites):
-        hooks.append(modules[layer].register_forward_pre_hook(reader.before(layer)))
-        hooks.append(modules[layer].register_forward_hook(reader.after(layer)))
+        module = model.get_submodule(layer)
+        hooks.append(module.register_forward_pre_hook(reader.before(layer)))
+        hooks.append(module.register_forward_hook(reader.after(layer)))
     result: Tensor | None = None
     try:
         with suppress(_Enough), reader.follow if reader.follows else nullcontext():

@@ -77,13 +77,14 @@ class Follow(TorchFunctionMode):
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode; on leaving, every module has its own flag back."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    trained = [module for module in model.modules() if module.training]
+    if trained:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module in trained:
+            module.training = True
 
 
 def trace(model: nn.Module, x: Tensor) -> Trace:

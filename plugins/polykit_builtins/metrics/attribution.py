@@ -310,7 +310,7 @@ def _differences(units: _Units) -> Tensor:
         if len(baseline[0]) != len(features):
             baseline = units.by_layer(torch.zeros_like(features))
         moved = zip(units.by_layer(features.clone()), baseline, strict=True)
-        parts.append(torch.cat([(value - still).T for value, still in moved]))
+        parts.append(torch.cat([value - still for value, still in moved], dim=1).T)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
