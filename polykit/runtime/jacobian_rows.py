@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch.autograd import forward_ad
 
 from polykit.errors import ModelError
 from polykit.runtime.capture import Captured, capture
+from polykit.runtime.dual import dual_numbers, tangent_of
 from polykit.runtime.slope_rows import INPUT, Ones, Rows, double, with_one
 from polykit.types import At, LayerCall, Site, Trace
 
@@ -125,17 +125,15 @@ class _Pass:
 
         One forward pass with dual numbers: every constant grows in proportion to its size.
         """
-        with forward_ad.dual_level(), torch.no_grad(), warnings.catch_warnings():
-            # torch deprecates what its own dual numbers load at first
-            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        with dual_numbers():
             duals = {
                 name: forward_ad.make_dual(self._tensors[name], constant)
                 for name, constant in constants(self._model, self._tensors).items()
             }
             found = self._run(x.detach(), self._tensors | duals)
-            along = _tangent(self._flat(found))
+            along = tangent_of(self._flat(found))
             sources = self._sources(found, x.detach())
-            return along, {layer: _tangent(source) for layer, source in sources.items()}
+            return along, {layer: tangent_of(source) for layer, source in sources.items()}
 
     @staticmethod
     def _slopes(y: Tensor, sources: Iterable[Tensor], directions: Tensor) -> Sequence[Tensor]:
@@ -183,8 +181,3 @@ def constants(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
                 scale = tensors[place + "weight"] / (var + module.eps).sqrt()
                 found[place + name] = tensors[place + name] - scale * mean
     return found
-
-
-def _tangent(tensor: Tensor) -> Tensor:
-    tangent = forward_ad.unpack_dual(tensor).tangent
-    return torch.zeros_like(tensor) if tangent is None else tangent
