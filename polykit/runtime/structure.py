@@ -37,7 +37,16 @@ from polykit.runtime.coupling import (
 from polykit.runtime.trace import evaluating
 from polykit.types import Smaller
 
-__all__ = ["OUTPUTS", "Borrowed", "Group", "Structure", "groups", "keep_units", "random_like"]
+__all__ = [
+    "OUTPUTS",
+    "Borrowed",
+    "Group",
+    "Structure",
+    "axes",
+    "groups",
+    "keep_units",
+    "random_like",
+]
 
 _MIXING = (nn.LayerNorm, nn.GroupNorm)
 """Modules after which the units that stay change when others go."""
@@ -114,11 +123,12 @@ class Structure:
         self.coupling: Coupling = couple(model, example)
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._shared = _shared(model)
+        # Which parameter gets shorter along which axis, by how many places for each unit.
         self._axes = [
-            axis
+            (name, axis, index, torch.bincount(cut.units, minlength=self.groups[index].size))
             for index, cuts in enumerate(self.coupling.cuts)
             for cut in cuts
-            for axis in _axes(self.coupling, index, cut)
+            for name, axis in axes(self.coupling, cut)
         ]
 
     @property
@@ -317,12 +327,11 @@ def _outputs(layer: nn.Module) -> int:
     return int(layer.get_parameter("weight").shape[0])
 
 
-def _axes(coupling: Coupling, index: int, cut: Cut) -> Iterator[tuple[str, int, int, Tensor]]:
-    """Which parameter gets shorter along which axis, by how many places for each unit."""
-    places = torch.bincount(cut.units, minlength=coupling.groups[index].size)
+def axes(coupling: Coupling, cut: Cut) -> Iterator[tuple[str, int]]:
+    """Yield which parameters hold the places of a cut, and along which axis."""
     parent, _, last = cut.module.rpartition(".")
     if last in coupling.twin.get_submodule(parent)._parameters:
-        yield cut.module, cut.axis, index, places
+        yield cut.module, cut.axis
         return
     module = coupling.twin.get_submodule(cut.module)
     turned = bool(getattr(module, "transposed", False))
@@ -331,11 +340,11 @@ def _axes(coupling: Coupling, index: int, cut: Cut) -> Iterator[tuple[str, int, 
         if isinstance(module, nn.PReLU) and module.num_parameters == 1:
             continue
         if cut.side == Side.BOTH:
-            yield whole, 0 if hasattr(module, "groups") else -1, index, places
+            yield whole, 0 if hasattr(module, "groups") else -1
         elif cut.side == Side.OUT:
-            yield whole, int(turned and parameter.dim() > 1), index, places
+            yield whole, int(turned and parameter.dim() > 1)
         elif name == "weight":
-            yield whole, int(not turned), index, places
+            yield whole, int(not turned)
 
 
 def _divisor(twin: nn.Module, name: str, axis: int) -> int:
