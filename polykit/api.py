@@ -366,8 +366,21 @@ class FeatureSpacePlugin(Options, ABC):
 
 
 class Engine(Options, ABC):
-    """Runs the cells of a sweep, through the standard `concurrent.futures` interface."""
+    """Runs the cells of a sweep, through the standard `concurrent.futures` interface.
+
+    What is submitted is a function of a module and one value of plain data; what comes back is
+    plain data, too. So it may be carried out in other processes, or on other machines that see
+    the run's directory.
+    """
+
+    shares_objects: ClassVar[bool] = False
+    """True where all work is done in the process that submits it, so that a caller's own models,
+    data and plugin instances can serve."""
 
     @abstractmethod
-    def executor(self) -> Executor:
-        """Return a new executor; the workflow shuts it down."""
+    def executor(self, *, threads: int, device: str) -> Executor:
+        """Return a new executor; the workflow uses it as a `with` block.
+
+        Each piece of work computes with `threads` CPU threads, on `device`: cpu, cuda, cuda:N or
+        mps. Leaving the block by an error should end what is running.
+        """

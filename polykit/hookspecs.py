@@ -70,5 +70,14 @@ def polykit_measured(cell: str, stage: str, rows: Sequence[Mapping[str, Any]]) -
 
 
 @hookspec
+def polykit_cell_finished(cell: str, failure: str | None) -> None:
+    """A cell is done, now or in an earlier part of the run, or `failure` says why it never will be.
+
+    Told in the process that drives the run, as the start and the end of the run are; the other
+    notices are told where the work is done, which may be another process.
+    """
+
+
+@hookspec
 def polykit_run_finished(path: Path, status: str, failures: Mapping[str, str]) -> None:
     """A run ended: complete, failed or interrupted, and which cells failed with what message."""

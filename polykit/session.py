@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from polykit.api import AnyMetric, Options, Pruner
+from polykit.entries import Chosen
 from polykit.errors import DataError, RunError, UsageError
 from polykit.registry import Registry
 from polykit.report.page import write_report as write_page
@@ -26,12 +27,13 @@ from polykit.runtime.store import RunStore, SavedRun, tensor_bytes
 from polykit.types import Data
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.analyze.setup import resolve
-from polykit.workflows.catalogue import WORKFLOWS, workflow_of
+from polykit.workflows.catalogue import WORKFLOWS, saved_config, workflow_of
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve as resolve_clusters
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.dissect.setup import resolve as resolve_dissection
+from polykit.workflows.driver import carry_out, choose_engine
 from polykit.workflows.plugins import load_data as load
 
 _log = logging.getLogger("polykit")
@@ -157,8 +159,9 @@ def run(
     """
     _, workflow = workflow_of(config)
     prepared = workflow.resolve(config, registry)
+    engine = choose_engine(prepared)
     said = config.command() if command is None else command
-    return _carry_out(prepared, _create(prepared, out, runs_dir, said))
+    return _carry_out(prepared, _create(prepared, out, runs_dir, said), engine)
 
 
 def resume(path: Path, registry: Registry) -> Run:
@@ -167,13 +170,13 @@ def resume(path: Path, registry: Registry) -> Run:
     Raises RunError if the run cannot be resumed: it is damaged, or what it needs has changed.
     """
     store = RunStore.open(path)
-    prepared = WORKFLOWS[store.workflow].resolve(_config(store), registry)
+    prepared = WORKFLOWS[store.workflow].resolve(saved_config(store), registry)
     if prepared.plugins != store.meta["plugins"]:
         raise RunError(
             f"{path} cannot go on: the plugins or their options are not those it began with; "
             f"start anew with: polykit runs rerun {path}"
         )
-    return _carry_out(prepared, store)
+    return _carry_out(prepared, store, choose_engine(prepared))
 
 
 def rerun(
@@ -182,7 +185,7 @@ def rerun(
     """Run a saved run's configuration again, into a new directory."""
     store = RunStore.open(path)
     command = str(store.meta.get("command") or "")
-    return run(_config(store), registry, out=out, runs_dir=runs_dir, command=command)
+    return run(saved_config(store), registry, out=out, runs_dir=runs_dir, command=command)
 
 
 def load_data(spec: str, registry: Registry) -> Data:
@@ -344,14 +347,15 @@ def _built(config: type[Config], name: str, fields: Mapping[str, Any]) -> Config
 
 def _begin(prepared: Any, out: str | Path | None, runs_dir: str | Path, resume: bool) -> Run:
     """Run what is prepared in a new directory, or go on with the run of its kind in `out`."""
+    engine = choose_engine(prepared)
     place = None if out is None else Path(out)
     if resume and place is not None and (place / "run.json").is_file():
         store = RunStore.open(place)
-        if _config(store) != prepared.config or store.meta["plugins"] != prepared.plugins:
+        if saved_config(store) != prepared.config or store.meta["plugins"] != prepared.plugins:
             raise RunError(f"{place} holds a run of another configuration; choose another `out`")
     else:
         store = _create(prepared, place, Path(runs_dir), prepared.config.command())
-    return _carry_out(prepared, store)
+    return _carry_out(prepared, store, engine)
 
 
 def _own(plugins: Sequence[Any] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -369,16 +373,6 @@ def _own(plugins: Sequence[Any] | None) -> tuple[dict[str, Any], tuple[str, ...]
     return own, tuple(names)
 
 
-def _config(store: RunStore) -> SweepConfig:
-    try:
-        return WORKFLOWS[store.workflow].config(**store.meta["config"])
-    except ValidationError as error:
-        raise RunError(
-            f"{store.path / 'run.json'} holds a configuration that this polykit cannot read: "
-            f"{error.errors()[0]['msg']}"
-        ) from None
-
-
 def _create(prepared: Any, out: Path | None, runs_dir: Path, command: str) -> RunStore:
     name, workflow = workflow_of(prepared.config)
     meta = workflow.describe(prepared, command)
@@ -389,8 +383,8 @@ def _create(prepared: Any, out: Path | None, runs_dir: Path, command: str) -> Ru
     return RunStore.create_in(runs_dir, stem, meta)
 
 
-def _carry_out(prepared: Any, store: RunStore) -> Run:
-    failures = workflow_of(prepared.config)[1].run(prepared, store)
+def _carry_out(prepared: Any, store: RunStore, engine: Chosen) -> Run:
+    failures = carry_out(prepared, store, engine.instance)
     if failures:
         _log.warning("%d of the cells failed: %s", len(failures), ", ".join(failures))
     return Run(store.path)

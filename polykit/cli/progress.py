@@ -26,7 +26,7 @@ class ProgressDisplay:
     def __init__(self, *, quiet: bool = False) -> None:
         self.path: Path | None = None
         self._cells: Sequence[str] = ()
-        self._measured: set[str] = set()
+        self._done: set[str] = set()
         console = stderr_console()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -78,10 +78,15 @@ class ProgressDisplay:
 
     @hookimpl
     def polykit_measured(self, cell: str, stage: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Count the cell once it has been measured."""
-        self._measured.add(cell)
-        self._bar.update(self._task, completed=len(self._measured))
+        """Show what was measured, and count the cell: those of its group may take a while."""
+        self._count(cell)
         self._say(f"{cell}  measured {stage}")
+
+    @hookimpl
+    def polykit_cell_finished(self, cell: str, failure: str | None) -> None:
+        """Count the cell, wherever it was worked on."""
+        self._count(cell)
+        self._say(f"{cell}  {'done' if failure is None else 'failed'}")
 
     @hookimpl
     def polykit_run_finished(self, path: Path, status: str, failures: Mapping[str, str]) -> None:
@@ -91,6 +96,10 @@ class ProgressDisplay:
     def stop(self) -> None:
         """Remove the bar, however the run ended."""
         self._bar.stop()
+
+    def _count(self, cell: str) -> None:
+        self._done.add(cell)
+        self._bar.update(self._task, completed=len(self._done))
 
     def _say(self, text: str) -> None:
         self._bar.update(self._task, description=text)

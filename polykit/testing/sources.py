@@ -141,7 +141,7 @@ def _check_space(space: FeatureSpace, expected: tuple[int, ...]) -> None:
 def maps(plugin: Plugin, folder: Path) -> None:
     """Its executor maps a function in order, raises what the function raises, and ends."""
     engine: Engine = plugin.create(folder)
-    with engine.executor() as executor:
+    with engine.executor(threads=1, device="cpu") as executor:
         results = list(executor.map(_square, range(5)))
         expect(results == [0, 1, 4, 9, 16], f"the squares of 0 to 4 came back as {results}")
         error = executor.submit(_square, None).exception()

@@ -1,11 +1,14 @@
-"""All workflows, by name: how each reads its options, prepares, describes itself and runs."""
+"""All workflows, by name: how each reads its options, prepares, describes itself and works."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from polykit.errors import RunError
 from polykit.registry import Registry
 from polykit.runtime.store import RunStore
 from polykit.workflows.analyze import cells as analyze_cells
@@ -25,6 +28,7 @@ from polykit.workflows.dissect import setup as dissect_setup
 from polykit.workflows.laboratory import cells as laboratory_cells
 from polykit.workflows.laboratory import plan as laboratory_plan
 from polykit.workflows.laboratory import setup as laboratory_setup
+from polykit.workflows.sweep import Phase
 from polykit.workflows.visualize import cells as visualize_cells
 from polykit.workflows.visualize import plan as visualize_plan
 from polykit.workflows.visualize import setup as visualize_setup
@@ -32,13 +36,17 @@ from polykit.workflows.visualize import setup as visualize_setup
 
 @dataclass(frozen=True)
 class Workflow:
-    """A workflow as functions: `resolve` makes what the others take."""
+    """A workflow as functions: `resolve` makes what the others take.
+
+    `closing` adds to a run's record, from what could not be read, before it is written last.
+    """
 
     config: type[SweepConfig]
     resolve: Callable[[Any, Registry], Any]
     plan: Callable[[Any], Any]
     describe: Callable[[Any, str], dict[str, Any]]
-    run: Callable[[Any, RunStore], dict[str, str]]
+    phases: Callable[[Any, RunStore], Sequence[Phase]]
+    closing: Callable[[dict[str, Any], Sequence[str]], None] | None = None
 
 
 WORKFLOWS: Mapping[str, Workflow] = {
@@ -47,42 +55,43 @@ WORKFLOWS: Mapping[str, Workflow] = {
         analyze_setup.resolve,
         analyze_plan.make_plan,
         analyze_cells.describe,
-        analyze_cells.run,
+        analyze_cells.phases,
+        analyze_cells.closing,
     ),
     "laboratory": Workflow(
         CONFIGS["laboratory"],
         laboratory_setup.resolve,
         laboratory_plan.make_plan,
         laboratory_cells.describe,
-        laboratory_cells.run,
+        laboratory_cells.phases,
     ),
     "density": Workflow(
         CONFIGS["density"],
         density_setup.resolve,
         density_plan.make_plan,
         density_cells.describe,
-        density_cells.run,
+        density_cells.phases,
     ),
     "visualize": Workflow(
         CONFIGS["visualize"],
         visualize_setup.resolve,
         visualize_plan.make_plan,
         visualize_cells.describe,
-        visualize_cells.run,
+        visualize_cells.phases,
     ),
     "clusters": Workflow(
         CONFIGS["clusters"],
         clusters_setup.resolve,
         clusters_plan.make_plan,
         clusters_cells.describe,
-        clusters_cells.run,
+        clusters_cells.phases,
     ),
     "dissect": Workflow(
         CONFIGS["dissect"],
         dissect_setup.resolve,
         dissect_plan.make_plan,
         dissect_cells.describe,
-        dissect_cells.run,
+        dissect_cells.phases,
     ),
 }
 
@@ -90,3 +99,14 @@ WORKFLOWS: Mapping[str, Workflow] = {
 def workflow_of(config: SweepConfig) -> tuple[str, Workflow]:
     """Return the workflow that a configuration is for."""
     return next((name, w) for name, w in WORKFLOWS.items() if type(config) is w.config)
+
+
+def saved_config(store: RunStore) -> SweepConfig:
+    """Read the configuration of a saved run; raise RunError if this polykit cannot."""
+    try:
+        return WORKFLOWS[store.workflow].config(**store.meta["config"])
+    except ValidationError as error:
+        raise RunError(
+            f"{store.path / 'run.json'} holds a configuration that this polykit cannot read: "
+            f"{error.errors()[0]['msg']}"
+        ) from None

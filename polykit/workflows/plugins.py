@@ -16,6 +16,7 @@ from polykit.errors import DataError, PluginError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.blame import blaming
 from polykit.types import Data, FeatureSpace, Subject
+from polykit.workflows.config import PluginsConfig
 
 
 def create(
@@ -44,16 +45,16 @@ def choose(
     return {c.name if names.count(c.name) == 1 else c.spec: c for c in made}
 
 
-def check_options_used(
-    options: Mapping[str, Any], names: set[str], chosen: Sequence[Chosen]
-) -> None:
+def check_options_used(config: PluginsConfig, names: set[str], chosen: Sequence[Chosen]) -> None:
     """Refuse options of plugins that take no part, since they would do nothing.
 
-    `names` are those that do; feature spaces do where one of `chosen` asks for them.
+    `names` are those that do, as does the engine; feature spaces do where one of `chosen` asks for
+    them.
     """
     spaces = {str(getattr(c.instance, "features", "")).partition(":")[0] for c in chosen}
-    for name in options:
-        if name not in names | spaces:
+    engine = set(config.engine.split(":")[:2])  # local:…, or distribution:local:…
+    for name in config.options:
+        if name not in names | spaces | engine:
             raise UsageError(
                 f"option -o {name}.…: no plugin {name!r} takes part in this analysis; "
                 f"those that do: {', '.join(sorted(names))}"

@@ -1,8 +1,7 @@
-"""Carries out a sweep: cells over an engine, failures gathered, the run's record kept true."""
+"""What a sweep is made of: cells, the work on groups of them, and what the run keeps on record."""
 
 from __future__ import annotations
 
-import logging
 import platform
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,12 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from polykit.errors import PolykitError
-from polykit.registry import Registry
-from polykit.runtime.devices import cpu_threads
-from polykit.runtime.store import RunStore
 from polykit.workflows.config import SweepConfig
-
-_log = logging.getLogger("polykit")
 
 Failures = Mapping[str, PolykitError]
 
@@ -42,76 +36,14 @@ class Phase:
     """Groups of cells that do not depend on each other, and the work on one group.
 
     `work` writes the group's cells into the store and returns the errors of those that failed.
-    `fatal` errors end the run: no other cell could do better.
+    `fatal` errors end the run: no other cell could do better. `skipped` names the samples that
+    could not be read so far.
     """
 
     work: Callable[[Any], Failures]
     groups: Sequence[Sequence[Cell]]
     fatal: tuple[type[PolykitError], ...] = ()
-
-
-def carry_out(
-    phases: Sequence[Phase],
-    store: RunStore,
-    registry: Registry,
-    *,
-    engine: str,
-    threads: int,
-    closing: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, str]:
-    """Run every cell that is not done yet, write the tables, and return the failures by cell.
-
-    A cell that fails does not stop the others, but for those that need it; a fatal error is
-    raised. Ctrl-C is raised too; what is done stays, and a later call goes on from there. `closing`
-    adds to the run's record before it is written for the last time.
-    """
-    meta = store.meta
-    meta["status"] = "running"
-    store.write_meta(meta)
-    registry.notify(
-        "polykit_run_started", path=store.path, config=meta["config"], cells=meta["cells"]
-    )
-    failures: dict[str, str] = {}
-    status = "interrupted"
-    try:
-        runner = registry.create("engine", engine).instance
-        with runner.executor() as executor, cpu_threads(threads):
-            for phase in phases:
-                groups = [
-                    [cell for cell in group if not _blocked(cell, failures)]
-                    for group in phase.groups
-                ]
-                futures = [
-                    executor.submit(phase.work, group)
-                    for group in groups
-                    if not all(store.has(cell.name) for cell in group)
-                ]
-                for future in futures:
-                    for name, error in future.result().items():
-                        if isinstance(error, phase.fatal):
-                            raise error
-                        _log.error("%s failed: %s", name, error)
-                        failures[name] = str(error)
-        store.collect(meta["cells"])
-        status = "failed" if failures else "complete"
-    except Exception:
-        status = "failed"
-        raise
-    finally:
-        meta |= {"status": status, "failures": failures, "notices": store.notices(meta["cells"])}
-        if closing is not None:
-            closing(meta)
-        store.write_meta(meta)
-        registry.notify("polykit_run_finished", path=store.path, status=status, failures=failures)
-    return failures
-
-
-def _blocked(cell: Cell, failures: dict[str, str]) -> bool:
-    """Note a cell whose forerunner failed, and say so."""
-    lost = [name for name in cell.needs if name in failures]
-    if lost:
-        failures[cell.name] = f"not run: it needs {', '.join(lost)}, which failed"
-    return bool(lost)
+    skipped: Callable[[], Sequence[str]] = tuple
 
 
 def one_by_one(work: Callable[[Any], None], cells: Sequence[Cell]) -> Failures:

@@ -513,7 +513,7 @@ class Wandering(Spread):
 class Backwards(Engine):
     """Gives results in the wrong order."""
 
-    def executor(self):
+    def executor(self, *, threads, device):
         from concurrent.futures import ThreadPoolExecutor
 
         class Pool(ThreadPoolExecutor):

@@ -37,6 +37,7 @@ NOTICES = {
         "mask": None,
     },
     "polykit_measured": {"cell": "a", "stage": "dense", "rows": [{"value": 1.0}]},
+    "polykit_cell_finished": {"cell": "a", "failure": "it diverged"},
     "polykit_run_finished": {"path": Path(), "status": "complete", "failures": {}},
 }
 ANSWERS = ("polykit_entries", "polykit_resolve")
@@ -74,6 +75,10 @@ class Listener:
     @hookimpl
     def polykit_measured(self, cell, stage, rows):
         self.hear("polykit_measured", cell=cell, stage=stage, rows=rows)
+
+    @hookimpl
+    def polykit_cell_finished(self, cell, failure):
+        self.hear("polykit_cell_finished", cell=cell, failure=failure)
 
     @hookimpl
     def polykit_run_finished(self, path, status, failures):

@@ -14,5 +14,11 @@ def polykit_entries() -> list[Entry]:
             "serial",
             "polykit_builtins.engines.serial:Serial",
             "one cell after the other, in this process",
-        )
+        ),
+        Entry(
+            "engine",
+            "local",
+            "polykit_builtins.engines.local:Local",
+            "several cells at once, in processes of this machine",
+        ),
     ]

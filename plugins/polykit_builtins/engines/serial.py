@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from polykit.api import Engine
 
@@ -29,8 +29,10 @@ class SerialExecutor(Executor):
 
 
 class Serial(Engine):
-    """Runs cells one by one in this process, with all of torch's threads."""
+    """Runs cells one by one in this process."""
 
-    def executor(self) -> Executor:
+    shares_objects: ClassVar[bool] = True
+
+    def executor(self, *, threads: int, device: str) -> Executor:
         """Return a new serial executor."""
         return SerialExecutor()

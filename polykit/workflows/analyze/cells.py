@@ -26,7 +26,7 @@ from polykit.types import Mask, Smaller, Subject
 from polykit.workflows.analyze.setup import DENSE, Cell, Setup
 from polykit.workflows.config import MIN_CEILING
 from polykit.workflows.measuring import headlines, measure
-from polykit.workflows.sweep import Failures, Phase, carry_out, groups_of, record
+from polykit.workflows.sweep import Failures, Phase, groups_of, record
 
 
 def describe(setup: Setup, command: str) -> dict[str, Any]:
@@ -53,35 +53,30 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
     }
 
 
-def run(setup: Setup, store: RunStore) -> dict[str, str]:
-    """Run every cell that is not done yet and return the failures by cell.
+def phases(setup: Setup, store: RunStore) -> list[Phase]:
+    """Return the work of the run: dense networks, then pruned ones.
 
-    What no cell could survive (data, model or usage errors of a dense network) is raised.
+    What no cell could survive (data, model or usage errors of a dense network) is fatal.
     """
-    config = setup.config
+    return [
+        Phase(
+            partial(dense_cells, setup, store),
+            groups_of(setup.dense_cells, setup.ensemble),
+            fatal=(DataError, ModelError, UsageError),
+            skipped=setup.data.skipped,
+        ),
+        Phase(
+            partial(pruned_cells, setup, store),
+            groups_of(setup.pruned_cells, setup.ensemble),
+            skipped=setup.data.skipped,
+        ),
+    ]
 
-    def closing(meta: dict[str, Any]) -> None:
-        meta["data"]["skipped"] = setup.data.skipped()
-        meta["notices"] = [*_warnings(meta["data"]["card"]), *meta["notices"]]
 
-    return carry_out(
-        [
-            Phase(
-                partial(dense_cells, setup, store),
-                groups_of(setup.dense_cells, setup.ensemble),
-                fatal=(DataError, ModelError, UsageError),
-            ),
-            Phase(
-                partial(pruned_cells, setup, store),
-                groups_of(setup.pruned_cells, setup.ensemble),
-            ),
-        ],
-        store,
-        setup.registry,
-        engine=config.engine,
-        threads=setup.threads,
-        closing=closing,
-    )
+def closing(meta: dict[str, Any], skipped: Sequence[str]) -> None:
+    """Add to the run's record what could not be read, and what its data's card warns of."""
+    meta["data"]["skipped"] = list(dict.fromkeys([*meta["data"]["skipped"], *skipped]))
+    meta["notices"] = [*_warnings(meta["data"]["card"]), *meta["notices"]]
 
 
 def _warnings(card: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -167,7 +167,7 @@ def resolve(
     tracked = choose("metric", config.track, registry, config.options, metrics)
     made = [*chosen_pruners.values(), *chosen_metrics.values(), *tracked.values()]
     names = {dataset_record["name"], network.record["name"], *(c.name for c in made)}
-    check_options_used(config.options, names, made)
+    check_options_used(config, names, made)
     x, _ = next(data.test.batches(1))
     path = trace(probe, x)
     objective = parse_objective(config.objective, data.task, path)

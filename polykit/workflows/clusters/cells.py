@@ -20,7 +20,7 @@ from polykit.runtime.trace import evaluating
 from polykit.runtime.training import Epoch, train
 from polykit.workflows.clusters.setup import Cell, Setup
 from polykit.workflows.clusters.units import look_at_units
-from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
+from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 
 THUMBNAILS = "thumbnails.safetensors"
 
@@ -63,32 +63,26 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
     }
 
 
-def run(setup: Setup, store: RunStore) -> dict[str, str]:
-    """Run every cell that is not done yet and return the failures by cell.
+def phases(setup: Setup, store: RunStore) -> list[Phase]:
+    """Return the work of the run: the network, its activations, its units, what is shown of them.
 
-    Without the network there is nothing to look at, so its failure is raised.
+    Without the network there is nothing to look at, so its failure is fatal.
     """
-    phases = [
+    steps = [
         (model_cell, [setup.model_cell]),
         (shard_cell, setup.shard_cells),
         (units_cell, setup.unit_cells),
         (picture_cell, [setup.picture_cell]),
     ]
     fatal = (DataError, ModelError, UsageError, TrainingError)
-    return carry_out(
-        [
-            Phase(
-                partial(one_by_one, partial(work, setup, store)),
-                groups_of(cells, 1),
-                fatal=fatal if work is model_cell else (),
-            )
-            for work, cells in phases
-        ],
-        store,
-        setup.registry,
-        engine=setup.config.engine,
-        threads=setup.threads,
-    )
+    return [
+        Phase(
+            partial(one_by_one, partial(work, setup, store)),
+            groups_of(cells, 1),
+            fatal=fatal if work is model_cell else (),
+        )
+        for work, cells in steps
+    ]
 
 
 def model_cell(setup: Setup, store: RunStore, cell: Cell) -> None:

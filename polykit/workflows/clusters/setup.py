@@ -175,7 +175,7 @@ def resolve(
     device = pick_device(config.device)
     found, dataset_record = find_data(config.dataset, registry, config.options, data)
     network = find_network(config.model, config.checkpoint, registry, config.options, model)
-    check_options_used(config.options, {dataset_record["name"], network.record["name"]}, ())
+    check_options_used(config, {dataset_record["name"], network.record["name"]}, ())
     _check_sense(config)
     probe = network.build(found, config.seed, torch.device("cpu"))
     x, _ = next(found.test.batches(1))

@@ -25,7 +25,7 @@ from polykit.types import Subject
 from polykit.types.measurement import ALL_LAYERS
 from polykit.workflows.density.setup import Cell, Setup
 from polykit.workflows.measuring import measure
-from polykit.workflows.sweep import Failures, Phase, carry_out, record
+from polykit.workflows.sweep import Failures, Phase, record
 
 
 def describe(setup: Setup, command: str) -> dict[str, Any]:
@@ -55,14 +55,10 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
     }
 
 
-def run(setup: Setup, store: RunStore) -> dict[str, str]:
-    """Run every cell that is not done yet and return the failures by cell."""
-    phase = Phase(
-        partial(study, setup, store), setup.groups, fatal=(DataError, ModelError, UsageError)
-    )
-    return carry_out(
-        [phase], store, setup.registry, engine=setup.config.engine, threads=setup.threads
-    )
+def phases(setup: Setup, store: RunStore) -> list[Phase]:
+    """Return the work of the run; what no network could survive is fatal."""
+    work = partial(study, setup, store)
+    return [Phase(work, setup.groups, fatal=(DataError, ModelError, UsageError))]
 
 
 def study(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failures:

@@ -176,7 +176,7 @@ def resolve(config: DensityConfig, registry: Registry) -> Setup:
     model, dataset = next(iter(models.values())), next(iter(datasets.values()))
     made = [*pruners.values(), *metrics.values()]
     names = {model.name, dataset.name, *(chosen.name for chosen in made)}
-    check_options_used(config.options, names, made)
+    check_options_used(config, names, made)
     x, _ = next(first.validation.batches(1))
     kinds = {}
     for scale in config.scales:

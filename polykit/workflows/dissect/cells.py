@@ -19,7 +19,7 @@ from polykit.runtime.store import CellResult, RunStore
 from polykit.runtime.subnetworks import subnetwork_bytes
 from polykit.workflows.dissect.measures import measure, random_masks
 from polykit.workflows.dissect.setup import Cell, OverlapCell, Setup
-from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
+from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 
 MASK = "mask.safetensors"
 SUBNETWORK = "subnetwork.safetensors"
@@ -46,20 +46,14 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
     }
 
 
-def run(setup: Setup, store: RunStore) -> dict[str, str]:
-    """Run every cell that is not done yet and return the failures by cell."""
+def phases(setup: Setup, store: RunStore) -> list[Phase]:
+    """Return the work of the run: parts, then what those of a unit share."""
     parts = partial(one_by_one, partial(part_cell, setup, store))
     overlaps = partial(one_by_one, partial(overlap_cell, setup, store))
-    return carry_out(
-        [
-            Phase(parts, groups_of(setup.part_cells, 1)),
-            Phase(overlaps, groups_of(setup.overlap_cells, 1)),
-        ],
-        store,
-        setup.registry,
-        engine=setup.config.engine,
-        threads=setup.threads,
-    )
+    return [
+        Phase(parts, groups_of(setup.part_cells, 1)),
+        Phase(overlaps, groups_of(setup.overlap_cells, 1)),
+    ]
 
 
 def part_cell(setup: Setup, store: RunStore, cell: Cell) -> None:

@@ -246,7 +246,7 @@ def resolve(
         Path(config.run), registry, model=model, data=data, device=config.device
     )
     pruners = choose("pruner", config.pruners, registry, config.options)
-    check_options_used(config.options, {c.name for c in pruners.values()}, [*pruners.values()])
+    check_options_used(config, {c.name for c in pruners.values()}, [*pruners.values()])
     for label, chosen in pruners.items():
         if not isinstance(chosen.instance, Pruner):
             raise UsageError(

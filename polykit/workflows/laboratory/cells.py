@@ -27,7 +27,7 @@ from polykit.runtime.training import Epoch
 from polykit.types import Data, Smaller, Subject
 from polykit.workflows.laboratory.setup import WORLD, Cell, Laboratory
 from polykit.workflows.measuring import headlines, measure
-from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
+from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 
 SCORE_SAMPLES = 1024
 """Training samples that a pruner may look at."""
@@ -60,23 +60,17 @@ def describe(laboratory: Laboratory, command: str) -> dict[str, Any]:
     }
 
 
-def run(laboratory: Laboratory, store: RunStore) -> dict[str, str]:
-    """Run every cell that is not done yet and return the failures by cell."""
-    phases = [
+def phases(laboratory: Laboratory, store: RunStore) -> list[Phase]:
+    """Return the work of the run: worlds, dense networks, arms."""
+    steps = [
         (world_cell, laboratory.worlds),
         (dense_cell, laboratory.dense),
         (arm_cell, laboratory.arms),
     ]
-    return carry_out(
-        [
-            Phase(partial(one_by_one, partial(work, laboratory, store)), groups_of(cells, 1))
-            for work, cells in phases
-        ],
-        store,
-        laboratory.registry,
-        engine=laboratory.config.engine,
-        threads=laboratory.config.threads,
-    )
+    return [
+        Phase(partial(one_by_one, partial(work, laboratory, store)), groups_of(cells, 1))
+        for work, cells in steps
+    ]
 
 
 def world_cell(laboratory: Laboratory, store: RunStore, cell: Cell) -> None:

@@ -81,6 +81,11 @@ class Laboratory:
         return tuple(scenario.name for scenario in self.config.scenarios)
 
     @property
+    def threads(self) -> int:
+        """CPU threads to compute with."""
+        return self.config.threads
+
+    @property
     def asked(self) -> dict[str, Chosen]:
         """The metrics of the question, without those that every network is asked."""
         return {label: c for label, c in self.metrics.items() if c.spec in self.config.metrics}
@@ -166,7 +171,7 @@ def resolve(config: LaboratoryConfig, registry: Registry) -> Laboratory:
         for dropout in config.dropouts
     }
     made = [*datasets.values(), *models.values(), pruner, *metrics.values()]
-    check_options_used(config.options, {c.name for c in made}, made)
+    check_options_used(config, {c.name for c in made}, made)
     first = config.seeds[0]
     return Laboratory(
         config=config,

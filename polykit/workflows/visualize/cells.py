@@ -20,7 +20,7 @@ from polykit.runtime.splits import indexed
 from polykit.runtime.store import CellResult, RunStore
 from polykit.runtime.visualizing import attribute_pixels, feature_pictures
 from polykit.types import UnitRef
-from polykit.workflows.sweep import Phase, carry_out, groups_of, one_by_one, record
+from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 from polykit.workflows.visualize.setup import DENSE, Cell, Setup
 
 PICTURES = "the pictures"
@@ -40,20 +40,10 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
     )
 
 
-def run(setup: Setup, store: RunStore) -> dict[str, str]:
-    """Run every cell that is not done yet and return the failures by cell."""
-    return carry_out(
-        [
-            Phase(
-                partial(one_by_one, partial(_write, setup, store)),
-                groups_of(setup.cells, 1),
-            )
-        ],
-        store,
-        setup.registry,
-        engine=setup.config.engine,
-        threads=setup.threads,
-    )
+def phases(setup: Setup, store: RunStore) -> list[Phase]:
+    """Return the work of the run."""
+    work = partial(one_by_one, partial(_write, setup, store))
+    return [Phase(work, groups_of(setup.cells, 1))]
 
 
 def _write(setup: Setup, store: RunStore, cell: Cell) -> None:
