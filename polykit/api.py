@@ -129,6 +129,9 @@ class Pruner(Options, ABC):
     minimises: ClassVar[bool] = False
     """True for a method that makes the objective small, instead of ranking parts by its slope."""
 
+    trains: ClassVar[bool] = False
+    """True for a method that trains between rounds; its mask is for weights yet to be trained."""
+
     def prepare(
         self,
         model: nn.Module,

@@ -35,6 +35,8 @@ EXAMPLES = """Train networks of several widths, prune them step by step, and com
   polykit density --dataset mnist --data-root data --optimizer sgd --lr 0.001 --epochs 300
   polykit density --compare sgd=0.1 --compare adam=0.001 --init glorot --init he
   polykit density --pruner magnitude --pruner snip --pruner random --rise 0.1
+  polykit density --scale 1 --pruner magnitude --pruner force --pruner edge-popup
+  polykit density --scale 1 --class-pruner snip --ticket iterative-magnitude
   polykit density --model conv2 --scale 0.1 --stop best --epochs 30
   polykit density --config study.toml --dry-run
   polykit density --resume runs/NAME
@@ -45,6 +47,7 @@ PLACES = {
     **dict.fromkeys(("seeds", "data_seeds", "options"), WHAT),
     **dict.fromkeys(("pruners", "scope", "step", "drop", "rise", "small"), HOW),
     **dict.fromkeys(("metrics", "layers", "score_samples"), HOW),
+    **dict.fromkeys(("class_pruner", "class_density", "ticket", "ticket_density"), HOW),
     **dict.fromkeys(("device", "engine"), PANEL),
 }
 LAYOUT = settings.Layout(FLAGS, PLACES, TRAINING, (WHAT, HOW, TRAINING, PANEL), "POLYKIT_DENSITY_")

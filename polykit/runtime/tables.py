@@ -82,6 +82,16 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         },
         "history": {**_DENSE, **_LOSSES, "validation_accuracy": "float64"},
         "correct": {**_DENSE, "sample": "int64", "correct": "bool"},
+        "classes": {
+            **_DENSE,
+            "mask": "str",
+            "class": "int64",
+            "auc": "float64",
+            "iou": "float64",
+            "chance": "float64",
+        },
+        "tickets": {**_DENSE, "network": "str", **_STATISTIC},
+        "alike": {**_DENSE, "network": "str", **_STATISTIC, "units": "int64"},
     },
     "clusters": {
         "rows": {**_UNIT, "statistic": "str", "value": "float64"},
@@ -163,7 +173,10 @@ statistic after each epoch (0: before the first), `rows` every statistic after t
 
 In the tables of a density study `density` is the share of the prunable weights that is left, `core`
 their number at the effective density; both are missing where the threshold was never crossed.
-`correct` tells of each validation sample whether the whole network gets it right.
+`correct` tells of each validation sample whether the whole network gets it right. `classes` reads a
+class's logit in the network masked to a class's subnetwork (or `whole`, or to a `random` mask):
+AUC, and the IoU of both classes' masks beside chance. In `tickets` `network` is dense, ticket or
+random; `alike` is Spearman's correlation of a unit statistic with the same units' in the dense one.
 
 In the tables of clusters `picture` is an index into the split looked at, `cluster` −1 is noise,
 `medoid` the picture with the smallest sum of distances to its cluster (−1 for noise), `rank` 0 the

@@ -47,7 +47,7 @@ def test_the_plan_writes_nothing(polykit):
     [
         (["--compare", "sgd"], "sgd=0.01"),
         (["--drop", "0.1", "--rise", "0.1"], "give one of them"),
-        (["--pruner", "prune-and-grow"], "gives no scores"),
+        (["--pruner", "structured"], "gives a smaller network instead of a mask"),
         (["--model", "alexnet"], "has no option scale or init"),
         (["--scale", "0"], "factors above 0"),
     ],

@@ -206,7 +206,6 @@ def test_one_network_that_diverges_leaves_the_others(registry, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pruners": ("edge-popup",)}, "'edge-popup' gives no scores"),
         ({"model": "convnet"}, "has no option scale or init, which the study varies"),
         ({"model": "mlp:scale=2"}, "option scale of mlp: the study sets that itself"),
         ({"options": {"mlp": {"init": "he"}}}, "option init of mlp: the study sets"),

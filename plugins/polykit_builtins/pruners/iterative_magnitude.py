@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -39,6 +39,8 @@ class IterativeMagnitude(Pruner):
     >>> IterativeMagnitude(rate=0.5).path(100, 100, 0.2)
     [0.5, 0.25, 0.2]
     """
+
+    trains: ClassVar[bool] = True
 
     rate: float | None = Field(
         None, gt=0, lt=1, description="share of what is left that goes each round; none: 0.2"

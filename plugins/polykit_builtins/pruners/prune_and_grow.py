@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class PruneAndGrow(Pruner):
 
     Raises UsageError where nothing can be trained.
     """
+
+    trains: ClassVar[bool] = True
 
     rounds: int = Field(10, ge=1, le=10_000, description="rounds of training and exchange")
     rate: float = Field(0.3, gt=0, lt=1, description="share of the kept that is exchanged a round")

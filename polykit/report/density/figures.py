@@ -76,7 +76,8 @@ def curves(run: SavedRun, column: str, name: str, axis: str) -> Drawn | None:
 def still_training(table: pd.DataFrame) -> pd.DataFrame:
     """Keep the epochs that at least half of the networks reach: few give no interval to look at."""
     networks = table.groupby("epoch")["epoch"].transform("size")
-    return table[networks >= networks.max() / 2]
+    reached: pd.DataFrame = table[networks >= networks.max() / 2]
+    return reached
 
 
 def trajectories(run: SavedRun) -> Drawn | None:

@@ -50,7 +50,7 @@ class DensityConfig(NetworksConfig):
         description="end after all epochs, at a validation loss, or keep the best validation epoch",
     )
     pruners: tuple[str, ...] = Field(
-        ("magnitude",), min_length=1, description="pruner plugins that score"
+        ("magnitude",), min_length=1, description="pruner plugins that give masks"
     )
     scope: Literal["global", "layer"] = Field(
         "layer", description="what competes: the whole network, or each layer for itself"
@@ -66,8 +66,16 @@ class DensityConfig(NetworksConfig):
         0.4, gt=0, lt=1, description="share of smallest weights whose overlap is counted"
     )
     metrics: tuple[str, ...] = Field(
-        ("hoyer", "selectivity"), description="metric plugins, on the trained networks"
+        ("hoyer", "selectivity", "ig"), description="metric plugins, on the trained networks"
     )
+    class_pruner: str | None = Field(
+        None, description="pruner that finds each class's subnetwork, as snip; none: no such"
+    )
+    class_density: float = Field(0.1, gt=0, lt=1, description="density of a class's subnetwork")
+    ticket: str | None = Field(
+        None, description="pruner that finds lottery tickets, as iterative-magnitude; none: no such"
+    )
+    ticket_density: float = Field(0.07, gt=0, lt=1, description="density of a lottery ticket")
     score_samples: int = Field(1024, ge=1, description="training samples that pruners may look at")
 
     @field_validator("scales")

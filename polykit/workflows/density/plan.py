@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import ceil
+from math import ceil, log2
 from typing import Any
 
-from polykit.workflows.density.setup import Setup
+from polykit.workflows.density.setup import Setup, ranks
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Plan:
             f"metrics    {', '.join(self.metrics) or 'none'}",
             f"training   at most {self.samples_seen:,} samples, "
             f"{self.training_gigaflops:,.1f} GFLOP",
-            f"pruning    {self.pruning_gigaflops:,.1f} GFLOP",
+            f"pruned     {self.pruning_gigaflops:,.1f} GFLOP, beside what pruners learn",
             *(f"  {cell}" for cell in self.cells),
         ]
 
@@ -48,9 +48,12 @@ class Plan:
 def make_plan(setup: Setup) -> Plan:
     """Count what `setup` would run; nothing is trained or written."""
     config = setup.config
-    data = setup.data[config.data_seeds[0]]
-    steps = ceil(1 / config.step - 1e-9)
+    data, steps = setup.splits.data(config.data_seeds[0]), setup.last
     flops = sum(setup.kinds[cell.scale].trace.flops for cell in setup.cells)
+    searched = 2 + ceil(log2(steps))
+    evaluations = sum(
+        steps + 1 if ranks(chosen.instance) else searched for chosen in setup.pruners.values()
+    )
     samples = config.epochs * len(data.train)
     return Plan(
         cells=[cell.name for cell in setup.cells],
@@ -61,5 +64,5 @@ def make_plan(setup: Setup) -> Plan:
         steps=steps,
         samples_seen=samples * len(setup.cells),
         training_gigaflops=3 * samples * flops / 1e9,
-        pruning_gigaflops=(steps + 1) * len(setup.pruners) * len(data.validation) * flops / 1e9,
+        pruning_gigaflops=evaluations * len(data.validation) * flops / 1e9,
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from math import ceil
 from typing import Any
 
 import torch
 from torch import nn
 
-from polykit.api import SaliencyPruner
+from polykit.api import Pruner, SaliencyPruner
 from polykit.entries import Chosen
 from polykit.errors import UsageError
 from polykit.registry import Registry
@@ -72,21 +74,50 @@ class Kind:
     candidates: Candidates
 
 
+class Splits:
+    """The data of every split, loaded when asked for; only the last one is kept.
+
+    So is what the metrics make of it, their feature spaces.
+    """
+
+    def __init__(self, load: Callable[[int], Data], spaces: Callable[[], Spaces]) -> None:
+        self._load, self._spaces = load, spaces
+        self._last: tuple[int, Data, Spaces] | None = None
+
+    def data(self, seed: int) -> Data:
+        """Return the data of the split with this seed."""
+        return self._of(seed)[1]
+
+    def spaces(self, seed: int) -> Spaces:
+        """Return what builds feature spaces for networks on this split."""
+        return self._of(seed)[2]
+
+    def _of(self, seed: int) -> tuple[int, Data, Spaces]:
+        if self._last is None or self._last[0] != seed:
+            self._last = None  # two splits are never held at once
+            self._last = seed, self._load(seed), self._spaces()
+        return self._last
+
+
 @dataclass
 class Setup:
-    """A resolved study: the objects behind the names of a `DensityConfig`."""
+    """A resolved study: the objects behind the names of a `DensityConfig`.
+
+    `lottery` finds tickets and `by_class` classes' subnetworks, where those are asked for.
+    """
 
     config: DensityConfig
     registry: Registry
-    data: Mapping[int, Data]
+    splits: Splits
     models: Mapping[tuple[float, str], Chosen]
     kinds: Mapping[float, Kind]
     pruners: Mapping[str, Chosen]
     metrics: Mapping[str, Chosen]
+    lottery: Chosen | None
+    by_class: Chosen | None
     objective: TaskLoss
     device: torch.device
     plugins: dict[str, Any]
-    spaces: Spaces
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -105,18 +136,22 @@ class Setup:
         return found
 
     @property
+    def last(self) -> int:
+        """The step of a trajectory at which nothing is left."""
+        return ceil(1 / self.config.step - 1e-9)
+
+    @property
     def groups(self) -> list[list[Cell]]:
-        """The networks that train together: of one width, optimiser and start, on the same data."""
+        """The networks that train together: of one width, optimiser and start, on the same data.
+
+        All groups on one split come before those on the next.
+        """
         config, found = self.config, []
-        for scale in config.scales:
+        kinds = product(config.data_seeds, config.scales, config.inits, self.trainings)
+        for data_seed, scale, init, optimizer in kinds:
             size = self._together(scale)
-            for init in config.inits:
-                for optimizer in self.trainings:
-                    for data_seed in config.data_seeds:
-                        cells = [
-                            Cell(scale, init, optimizer, seed, data_seed) for seed in config.seeds
-                        ]
-                        found += [cells[i : i + size] for i in range(0, len(cells), size)]
+            cells = [Cell(scale, init, optimizer, seed, data_seed) for seed in config.seeds]
+            found += [cells[i : i + size] for i in range(0, len(cells), size)]
         return found
 
     @property
@@ -142,67 +177,127 @@ class Setup:
         """Make a network as it is before any training."""
         with seeded(cell.seed, "init"):
             made = self.models[cell.scale, cell.init]
-            return build_model(made, self.data[cell.data_seed]).to(self.device)
+            return build_model(made, self.splits.data(cell.data_seed)).to(self.device)
 
 
-def resolve(config: DensityConfig, registry: Registry) -> Setup:
+def resolve(config: DensityConfig, registry: Registry, *, data: Data | None = None) -> Setup:
     """Turn names into objects and check that they fit, before a run directory exists.
 
-    Raises PolykitError with what does not fit and why: a model without a scale, a pruner without
-    scores, a threshold on accuracy where there are no classes.
+    `data` is a caller's own, which has one split. Raises PolykitError with what does not fit and
+    why: a model without a scale, a threshold on accuracy where there are no classes.
     """
-    device = pick_device(config.device)
     models = {
         (scale, init): _variant("model", config.model, registry, config, scale=scale, init=init)
         for scale in config.scales
         for init in config.inits
     }
-    datasets = {
-        seed: _variant("dataset", config.dataset, registry, config, split_seed=seed)
-        for seed in config.data_seeds
-    }
-    data = {seed: load_data(chosen) for seed, chosen in datasets.items()}
-    first = data[config.data_seeds[0]]
-    if config.fall is not None and first.task != "classification":
+    load, record = _datasets(config, registry, data)
+    splits = Splits(load, lambda: Spaces(registry, config.options))
+    first = splits.data(config.data_seeds[0])
+    classes = first.task == "classification"
+    if config.fall is not None and not classes:
         raise UsageError(f"{first.name} has no accuracy to drop; give a --rise of loss, as 0.1")
+    if config.class_pruner is not None and not classes:
+        raise UsageError(f"{first.name} has no classes; leave --class-pruner out")
     pruners = choose("pruner", config.pruners, registry, config.options)
-    for label, chosen in pruners.items():
-        if not isinstance(chosen.instance, SaliencyPruner):
-            raise UsageError(
-                f"pruner {label!r} gives no scores to sort by; take one that does, such as "
-                f"magnitude, snip or random"
-            )
+    lottery = _single(config.ticket, registry, config)
+    by_class = _single(config.class_pruner, registry, config)
+    _check_pruners(pruners, lottery, by_class)
     metrics = choose("metric", config.metrics, registry, config.options)
-    model, dataset = next(iter(models.values())), next(iter(datasets.values()))
-    made = [*pruners.values(), *metrics.values()]
-    names = {model.name, dataset.name, *(chosen.name for chosen in made)}
+    model = next(iter(models.values()))
+    extra = [chosen for chosen in (lottery, by_class) if chosen is not None]
+    made = [*pruners.values(), *extra, *metrics.values()]
+    names = {model.name, record["name"], *(chosen.name for chosen in made)}
     check_options_used(config, names, made)
-    x, _ = next(first.validation.batches(1))
-    kinds = {}
-    for scale in config.scales:
-        with seeded(config.seeds[0], "init"):
-            network = build_model(models[scale, config.inits[0]], first)
-        path = trace(network, x)
-        cut = candidates(network, path, competition=config.scope)
-        kinds[scale] = Kind(path, select_layers(path, config.layers), cut)
+    plugins = {
+        "dataset": record,
+        "model": model.record,
+        "pruners": [{"label": label, **c.record} for label, c in pruners.items()],
+        "metrics": [metric_record(label, c) for label, c in metrics.items()],
+    }
+    plugins |= {"ticket": lottery.record} if lottery is not None else {}
+    plugins |= {"class_pruner": by_class.record} if by_class is not None else {}
     return Setup(
         config=config,
         registry=registry,
-        data=data,
+        splits=splits,
         models=models,
-        kinds=kinds,
+        kinds={
+            scale: _kind(config, models[scale, config.inits[0]], first) for scale in config.scales
+        },
         pruners=pruners,
         metrics=metrics,
+        lottery=lottery,
+        by_class=by_class,
         objective=TaskLoss(first.task),
-        device=device,
-        plugins={
-            "dataset": dataset.record,
-            "model": model.record,
-            "pruners": [{"label": label, **c.record} for label, c in pruners.items()],
-            "metrics": [metric_record(label, c) for label, c in metrics.items()],
-        },
-        spaces=Spaces(registry, config.options),
+        device=pick_device(config.device),
+        plugins=plugins,
     )
+
+
+def ranks(pruner: Pruner) -> bool:
+    """Whether one look at the whole network ranks what goes first: then all densities follow.
+
+    FORCE and other iterative schedules look again at each density, and learned masks have no
+    ranking; those are asked for a subnetwork density by density.
+    """
+    kind = type(pruner)
+    return (
+        isinstance(pruner, SaliencyPruner)
+        and pruner.schedule == "oneshot"
+        and (kind.prune, kind.prepare) == (SaliencyPruner.prune, SaliencyPruner.prepare)
+    )
+
+
+def _kind(config: DensityConfig, made: Chosen, data: Data) -> Kind:
+    x, _ = next(data.validation.batches(1))
+    with seeded(config.seeds[0], "init"):
+        network = build_model(made, data)
+    path = trace(network, x)
+    cut = candidates(network, path, competition=config.scope)
+    return Kind(path, select_layers(path, config.layers), cut)
+
+
+def _single(spec: str | None, registry: Registry, config: DensityConfig) -> Chosen | None:
+    return None if spec is None else create("pruner", spec, registry, config.options)
+
+
+def _check_pruners(
+    pruners: Mapping[str, Chosen], lottery: Chosen | None, by_class: Chosen | None
+) -> None:
+    """Refuse pruners that cannot do what they are chosen for."""
+    extra = {c.spec: c for c in (lottery, by_class) if c is not None}
+    for label, chosen in {**pruners, **extra}.items():
+        if not isinstance(chosen.instance, Pruner):
+            raise UsageError(
+                f"pruner {label!r} gives a smaller network instead of a mask; take one that masks, "
+                f"such as magnitude, force or edge-popup"
+            )
+    if lottery is not None and not lottery.instance.trains:
+        raise UsageError(
+            f"--ticket {lottery.spec}: it does not train, so it finds no lottery ticket; take "
+            f"iterative-magnitude"
+        )
+    if by_class is not None and by_class.instance.trains:
+        raise UsageError(
+            f"--class-pruner {by_class.spec}: it trains for the task, whatever the class; take "
+            f"one that looks at an objective, such as snip, force or cs"
+        )
+
+
+def _datasets(
+    config: DensityConfig, registry: Registry, own: Data | None
+) -> tuple[Callable[[int], Data], dict[str, Any]]:
+    """Return what loads the data of a split, and what the run keeps of the dataset."""
+    if own is not None:
+        if config.data_seeds != (0,):
+            raise UsageError("data of your own has one split; leave data_seeds out")
+        return {0: own}.__getitem__, {"name": own.name, "distribution": ""}
+    chosen = {
+        seed: _variant("dataset", config.dataset, registry, config, split_seed=seed)
+        for seed in config.data_seeds
+    }
+    return lambda seed: load_data(chosen[seed]), chosen[config.data_seeds[0]].record
 
 
 def _variant(
