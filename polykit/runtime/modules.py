@@ -126,4 +126,5 @@ def _scores(graph: sparse.csr_array, labels: np.ndarray) -> tuple[float, float]:
 
 
 def _by_layer(labels: np.ndarray, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    return torch.from_numpy(labels).split(list(sizes))
+    parts: tuple[Tensor, ...] = torch.from_numpy(labels).split(list(sizes))
+    return parts

@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from polykit.api import Model
 from polykit.entries import Chosen
 from polykit.registry import Registry
 from polykit.runtime.checkpoints import load_weights
@@ -51,6 +52,19 @@ class Network:
         if self.checkpoint is not None:
             load_weights(model, self.checkpoint)
         return model.to(device)
+
+    def redrawn(self, model: nn.Module, seed: int) -> nn.Module:
+        """Return a copy of a network with random weights, in evaluation mode.
+
+        Raises ModelError where weights cannot be drawn anew.
+        """
+        fresh = copy.deepcopy(model)
+        with seeded(seed, "fresh"):
+            if isinstance(self.made_by, nn.Module):
+                Model.redraw(cast(Model, None), fresh)  # the default asks nothing of a plugin
+            else:
+                self.made_by.instance.redraw(fresh)
+        return fresh.eval()
 
 
 def find_network(

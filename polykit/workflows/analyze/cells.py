@@ -7,33 +7,33 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from polykit.api import StructuralPruner
 from polykit.errors import DataError, ModelError, PluginError, PolykitError, UsageError
 from polykit.runtime.blame import blaming
 from polykit.runtime.ensemble import Job, train_together
-from polykit.runtime.masking import apply_mask, dead_layers, mask_bytes
 from polykit.runtime.progress import watching
 from polykit.runtime.seeds import generator
 from polykit.runtime.splits import Samples
-from polykit.runtime.store import CellResult, RunStore, tensor_bytes
-from polykit.runtime.trace import trace
-from polykit.runtime.training import Epoch, History, train
-from polykit.types import Mask, Smaller, Subject
+from polykit.runtime.store import RunStore, tensor_bytes
+from polykit.runtime.training import train
+from polykit.types import Mask, Smaller
+from polykit.workflows.analyze.network import Network
 from polykit.workflows.analyze.setup import DENSE, Cell, Setup
 from polykit.workflows.config import MIN_CEILING
-from polykit.workflows.measuring import headlines, measure
 from polykit.workflows.sweep import Failures, Phase, groups_of, record
 
+Make = Callable[[Cell, nn.Module], Network]
+"""Makes the network of a cell out of its module."""
 
-def describe(setup: Setup, command: str) -> dict[str, Any]:
+
+def describe(setup: Setup, command: str, *, workflow: str = "analyze") -> dict[str, Any]:
     """Return the content of `run.json` at the start of a run."""
     data, cells = setup.data, [*setup.dense_cells, *setup.pruned_cells]
     common = record(
-        "analyze", setup.config, setup.plugins, cells, command, setup.device, setup.threads
+        workflow, setup.config, setup.plugins, cells, command, setup.device, setup.threads
     )
     return {
         **common,
@@ -54,19 +54,24 @@ def describe(setup: Setup, command: str) -> dict[str, Any]:
 
 
 def phases(setup: Setup, store: RunStore) -> list[Phase]:
-    """Return the work of the run: dense networks, then pruned ones.
+    """Return the work of the run."""
+    return network_phases(setup, store, partial(Network, setup))
+
+
+def network_phases(setup: Setup, store: RunStore, make: Make) -> list[Phase]:
+    """Return the work on the networks that `make` makes: dense ones, then pruned ones.
 
     What no cell could survive (data, model or usage errors of a dense network) is fatal.
     """
     return [
         Phase(
-            partial(dense_cells, setup, store),
+            partial(dense_cells, setup, store, make),
             groups_of(setup.dense_cells, setup.ensemble),
             fatal=(DataError, ModelError, UsageError),
             skipped=setup.data.skipped,
         ),
         Phase(
-            partial(pruned_cells, setup, store),
+            partial(pruned_cells, setup, store, make),
             groups_of(setup.pruned_cells, setup.ensemble),
             skipped=setup.data.skipped,
         ),
@@ -89,12 +94,12 @@ def _warnings(card: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def dense_cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failures:
+def dense_cells(setup: Setup, store: RunStore, make: Make, cells: Sequence[Cell]) -> Failures:
     """Train (or load) the networks of some seeds, measure them, and keep their weights."""
-    networks = {cell: _Network(setup, cell, setup.build(cell.seed)) for cell in cells}
+    networks = {cell: make(cell, setup.build(cell.seed)) for cell in cells}
     failures = _train(setup, store, networks, "train", setup.epochs)
     if failures and len(cells) > 1:  # one network spoils an ensemble, so each for itself
-        return _apart(dense_cells, setup, store, cells)
+        return _apart(partial(dense_cells, setup, store, make), cells)
     for cell, network in networks.items():
         if cell.name not in failures:
             weights = {"model.safetensors": tensor_bytes(network.model.state_dict())}
@@ -102,15 +107,15 @@ def dense_cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failure
     return failures
 
 
-def pruned_cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failures:
+def pruned_cells(setup: Setup, store: RunStore, make: Make, cells: Sequence[Cell]) -> Failures:
     """Prune networks, each with one pruner to one density; measure; retrain; measure."""
     failures: dict[str, PolykitError] = {}
-    networks: dict[Cell, _Network] = {}
+    networks: dict[Cell, Network] = {}
     for cell in cells:
-        _attempt(failures, cell, partial(_pruned, setup, store, cell, networks))
+        _attempt(failures, cell, partial(_pruned, setup, store, make, cell, networks))
     spoilt = _train(setup, store, networks, "retrain", setup.retrain_epochs)
     if spoilt and len(cells) > 1:
-        return _apart(pruned_cells, setup, store, cells)
+        return _apart(partial(pruned_cells, setup, store, make), cells)
     failures |= spoilt
     stage = "retrained" if setup.retrain_epochs else ""
     for cell, network in networks.items():
@@ -119,14 +124,9 @@ def pruned_cells(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failur
     return failures
 
 
-def _apart(
-    work: Callable[[Setup, RunStore, Sequence[Cell]], Failures],
-    setup: Setup,
-    store: RunStore,
-    cells: Sequence[Cell],
-) -> Failures:
+def _apart(work: Callable[[Sequence[Cell]], Failures], cells: Sequence[Cell]) -> Failures:
     """Do the work of a group cell by cell, from the start."""
-    return {n: error for cell in cells for n, error in work(setup, store, [cell]).items()}
+    return {n: error for cell in cells for n, error in work([cell]).items()}
 
 
 def _attempt(failures: dict[str, PolykitError], cell: Cell, work: Callable[[], None]) -> None:
@@ -137,27 +137,29 @@ def _attempt(failures: dict[str, PolykitError], cell: Cell, work: Callable[[], N
         failures[cell.name] = error
 
 
-def _finish(store: RunStore, network: _Network, stage: str, tensors: Mapping[str, bytes]) -> None:
+def _finish(store: RunStore, network: Network, stage: str, tensors: Mapping[str, bytes]) -> None:
     """Measure a network for the last time, unless it has not changed, and write its cell."""
     if stage:
         network.measure(stage)
     store.write_cell(network.cell.name, network.result(tensors))
 
 
-def _pruned(setup: Setup, store: RunStore, cell: Cell, networks: dict[Cell, _Network]) -> None:
+def _pruned(
+    setup: Setup, store: RunStore, make: Make, cell: Cell, networks: dict[Cell, Network]
+) -> None:
     """Prune one seed's network and measure it; put it among `networks`."""
     model = setup.build(cell.seed)
     if setup.config.prune_at == "trained":
         model.load_state_dict(store.read_tensors(Cell(cell.seed).name, "model.safetensors"))
     model, found = _prune(setup, cell, model.eval())
-    network = _Network(setup, cell, model)
+    network = make(cell, model)
     network.pruned(found)
     network.measure("pruned")
     networks[cell] = network
 
 
 def _train(
-    setup: Setup, store: RunStore, networks: Mapping[Cell, _Network], phase: str, epochs: int
+    setup: Setup, store: RunStore, networks: Mapping[Cell, Network], phase: str, epochs: int
 ) -> dict[str, PolykitError]:
     """Train networks in place, together if there are several; return the errors by cell."""
     if epochs == 0 or not networks:
@@ -234,134 +236,3 @@ def _prune(setup: Setup, cell: Cell, model: nn.Module) -> tuple[nn.Module, Mask 
             f"{wanted.__name__}"
         )
     return model, cast("Mask | Smaller", found)
-
-
-class _Network:
-    """One cell's network on its way, and what the cell will leave behind."""
-
-    def __init__(self, setup: Setup, cell: Cell, model: nn.Module) -> None:
-        self._setup, self.cell, self.model = setup, cell, model
-        self.mask: Mask | None = None
-        self._cut: Smaller | None = None
-        self._trace = setup.trace
-        self._rows: list[dict[str, Any]] = []
-        self._units: list[pd.DataFrame] = []
-        self._history: list[dict[str, Any]] = []
-        self._epochs: list[dict[str, Any]] = []
-        self._arrays: dict[str, Tensor] = {}
-        self._tensors: dict[str, bytes] = {}
-        self._notices: list[str] = []
-        self._key: dict[str, Any] = {
-            "seed": cell.seed,
-            "pruner": cell.pruner,
-            "density": cell.density,
-        }
-
-    def on_epoch(self, phase: str, epochs: int) -> Callable[[Epoch], None]:
-        """Return the callback that tells the plugins of each epoch, and tracks metrics."""
-        tracked = self._setup.tracked
-
-        def tell(epoch: Epoch) -> None:
-            losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
-            if epoch.validation_accuracy is not None:
-                losses["validation_accuracy"] = epoch.validation_accuracy
-            self._setup.registry.notify(
-                "polykit_epoch",
-                cell=self.cell.name,
-                phase=phase,
-                epoch=epoch.epoch,
-                epochs=epochs,
-                losses=losses,
-                model=self.model,
-            )
-            if tracked:
-                place = {**self._key, "phase": phase, "epoch": epoch.epoch}
-                self._epochs += [{**place, **row} for row in headlines(tracked, self._subject())]
-
-        return tell
-
-    def trained(self, phase: str, history: History) -> None:
-        """Keep the training curve; say so if the loss to stop at was never reached."""
-        for epoch in history.epochs:
-            self._history.append({**self._key, "phase": phase, **vars(epoch)})
-        if not history.reached:
-            self._notices.append(
-                f"{self.cell.name}: {phase} ended after {len(history.epochs)} epochs without "
-                f"reaching validation loss {self._setup.config.stop_loss:g}; give more --epochs"
-            )
-
-    def pruned(self, found: Mask | Smaller) -> None:
-        """Become what the pruner left; keep which parts those are."""
-        if isinstance(found, Smaller):
-            self._cut, self.model = found, found.model
-            example = next(self._setup.data.test.batches(1))[0].to(self._setup.device)
-            self._trace = trace(found.model, example)
-            units = {f"units/{layer}": kept for layer, kept in found.units.items()}
-            self._tensors["units.safetensors"] = tensor_bytes(units)
-            self._notices += [f"{self.cell.name}: {line}" for line in found.notices]
-        else:
-            self.mask = found
-            self._tensors["mask.safetensors"] = mask_bytes(found, {"cell": self.cell.name})
-            dead = dead_layers(self.model, self._setup.trace, found)
-            if dead:
-                self._notices.append(
-                    f"{self.cell.name}: {', '.join(dead)} keeps no weight, so nothing of the input "
-                    f"passes; --scope layer or a higher density avoids that"
-                )
-            apply_mask(self.model, found)
-        self._setup.registry.notify(
-            "polykit_pruned",
-            cell=self.cell.name,
-            pruner=self.cell.pruner,
-            density=self.cell.density,
-            achieved=self._density,
-            mask=self.mask,
-        )
-
-    @property
-    def _density(self) -> float:
-        kept = self.mask or self._cut
-        return 1.0 if kept is None else kept.density
-
-    def _subject(self) -> Subject:
-        setup = self._setup
-        mask = self.mask
-        if mask is None and self._cut is None:
-            mask = setup.candidates.full()
-        return Subject(
-            model=self.model,
-            trace=self._trace,
-            layers=setup.layers,
-            data=setup.data,
-            device=setup.device,
-            batch_size=setup.config.eval_batch_size,
-            spaces=setup.spaces,
-            mask=mask,
-            cut=self._cut,
-        )
-
-    def measure(self, stage: str) -> None:
-        """Let every metric look at the network once."""
-        found = measure(self._setup.metrics, self._subject())
-        place = {**self._key, "achieved_density": self._density, "stage": stage}
-        rows = [{**place, **row} for row in found.rows]
-        self._rows += rows
-        self._units += [units.assign(**self._key, stage=stage) for units in found.units]
-        self._arrays |= {f"{stage}/{name}": array for name, array in found.arrays.items()}
-        self._notices += found.notices
-        self._setup.registry.notify("polykit_measured", cell=self.cell.name, stage=stage, rows=rows)
-
-    def result(self, tensors: Mapping[str, bytes]) -> CellResult:
-        """Everything, ready for the store."""
-        files = {**self._tensors, **tensors}
-        if self._arrays:
-            files["arrays.safetensors"] = tensor_bytes(self._arrays)
-        tables = {"rows": pd.DataFrame(self._rows)}
-        if self._units:
-            tables["units"] = pd.concat(self._units, ignore_index=True)
-        if self._epochs:
-            tables["epochs"] = pd.DataFrame(self._epochs)
-        if self._history:
-            history = pd.DataFrame(self._history)
-            tables["history"] = history.astype({"validation_accuracy": "float64"})
-        return CellResult(tables, files, tuple(dict.fromkeys(self._notices)))

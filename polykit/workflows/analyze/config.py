@@ -20,13 +20,12 @@ FLAGS = {
 """Command line flags that are not simply the field's name."""
 
 
-class AnalyzeConfig(NetworksConfig):
-    """What to analyse and how. Immutable; plugins are named as on the command line."""
+class PrunedConfig(NetworksConfig):
+    """Which networks to train, and how to prune them. Plugins are named as on the command line."""
 
     model: str = Field("mlp", description="model plugin, torchvision name, or module:factory")
     dataset: str = Field("digits", description="dataset plugin")
     pruners: tuple[str, ...] = Field(("magnitude", "force"), description="pruner plugins")
-    metrics: tuple[str, ...] = Field(("ig",), description="metric plugins, beside the plain ones")
     densities: tuple[float, ...] = Field(
         (0.5, 0.2, 0.1, 0.05), min_length=1, description="shares of parameters to keep"
     )
@@ -52,7 +51,6 @@ class AnalyzeConfig(NetworksConfig):
     )
     score_samples: int = Field(1024, ge=1, description="training samples that pruners may look at")
     checkpoint: str | None = Field(None, description="weights to load: .safetensors or .pt")
-    track: tuple[str, ...] = Field((), description="metrics to measure after each epoch, too")
 
     @field_validator("densities")
     @classmethod
@@ -61,6 +59,13 @@ class AnalyzeConfig(NetworksConfig):
             if not 0 < density <= 1:
                 raise ValueError(f"density {density:g} is outside (0, 1]; 0.1 keeps a tenth")
         return tuple(dict.fromkeys(densities))
+
+
+class AnalyzeConfig(PrunedConfig):
+    """What to analyse and how. Immutable."""
+
+    metrics: tuple[str, ...] = Field(("ig",), description="metric plugins, beside the plain ones")
+    track: tuple[str, ...] = Field((), description="metrics to measure after each epoch, too")
 
     def command(self) -> str:
         """The command line that repeats the analysis: every option that is not its default.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
 from polykit.runtime.trace import trace
 from polykit.types import Candidates, Data, Objective, Trace
-from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.analyze.config import AnalyzeConfig, PrunedConfig
 from polykit.workflows.networks import Network, find_data, find_network
 from polykit.workflows.plugins import (
     Spaces,
@@ -65,9 +65,9 @@ class Cell:
 
 @dataclass
 class Setup:
-    """A resolved analysis: the objects behind the names of an `AnalyzeConfig`."""
+    """A resolved analysis: the objects behind the names of its configuration."""
 
-    config: AnalyzeConfig
+    config: PrunedConfig
     registry: Registry
     data: Data
     pruners: Mapping[str, Chosen]
@@ -151,20 +151,48 @@ def resolve(
     `model`, `data`, `pruners` and `metrics` are a Python caller's own objects. Raises
     PolykitError with what does not fit and why.
     """
+    return prepare(
+        config,
+        registry,
+        measured=config.metrics,
+        track=config.track,
+        model=model,
+        data=data,
+        pruners=pruners,
+        metrics=metrics,
+    )
+
+
+def prepare(
+    config: PrunedConfig,
+    registry: Registry,
+    *,
+    measured: Sequence[str] = (),
+    track: Sequence[str] = (),
+    model: nn.Module | None = None,
+    data: Data | None = None,
+    pruners: Mapping[str, Pruner] | None = None,
+    metrics: Mapping[str, AnyMetric] | None = None,
+) -> Setup:
+    """Prepare networks to be trained, pruned, and measured with `measured` and the plain metrics.
+
+    The control is left out where there is no pruner to compare with it. The other arguments, and
+    what is raised, are those of `resolve`.
+    """
     device = pick_device(config.device)
     data, dataset_record = find_data(config.dataset, registry, config.options, data)
     network = find_network(config.model, config.checkpoint, registry, config.options, model)
     probe = network.build(data, config.seeds[0], torch.device("cpu"))
     pruned_by = config.pruners
-    if config.control and CONTROL not in pruned_by:
+    if config.control and pruned_by and CONTROL not in pruned_by:
         pruned_by = (*pruned_by, CONTROL)
     plain = [m for m in PLAIN_METRICS if m != "accuracy" or data.task == "classification"]
-    wanted = [*plain, *(metric for metric in config.metrics if metric not in plain)]
+    wanted = [*plain, *(metric for metric in measured if metric not in plain)]
     chosen_pruners = choose("pruner", pruned_by, registry, config.options, pruners)
     chosen_metrics = choose("metric", wanted, registry, config.options, metrics)
     if DENSE in chosen_pruners:
         raise UsageError(f"pruner {DENSE!r}: that name stands for the unpruned network")
-    tracked = choose("metric", config.track, registry, config.options, metrics)
+    tracked = choose("metric", track, registry, config.options, metrics)
     made = [*chosen_pruners.values(), *chosen_metrics.values(), *tracked.values()]
     names = {dataset_record["name"], network.record["name"], *(c.name for c in made)}
     check_options_used(config, names, made)

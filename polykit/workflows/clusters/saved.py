@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 from pydantic import ValidationError
 from torch import nn
 
-from polykit.api import Model
 from polykit.errors import RunError, UsageError, did_you_mean
 from polykit.registry import Registry
 from polykit.runtime.reading import Reader, make_reader
-from polykit.runtime.seeds import seeded
 from polykit.runtime.shards import FILE, Shards
 from polykit.runtime.store import RunStore, SavedRun
 from polykit.types import At, Data, Split, Trace, UnitRef
@@ -70,14 +67,7 @@ class SavedClusters:
 
     def fresh(self, seed: int) -> nn.Module:
         """Return a network of the same architecture with random weights, in evaluation mode."""
-        made_by = self.setup.network.made_by
-        with seeded(seed, "fresh"):
-            model = self.setup.build()
-            if isinstance(made_by, nn.Module):
-                Model.redraw(cast(Model, None), model)  # the default asks nothing of a plugin
-            else:
-                made_by.instance.redraw(model)
-        return model.to(self.setup.device).eval()
+        return self.setup.network.redrawn(self.setup.build(), seed)
 
     def reader(self, layer: str, at: At | None = None) -> Reader:
         """Return what reads a layer as the run did, or elsewhere: `at` its nonlinearity."""
