@@ -27,7 +27,7 @@ types: .venv/.ready
 	$(BIN)/mypy
 
 docs: .venv/.ready
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.ready
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

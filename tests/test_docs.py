@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +36,7 @@ def quicker(command):
     return command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_examples_run(page, tmp_path):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     for kind, text in blocks:
@@ -56,8 +57,9 @@ def run(command, folder):
 
 
 def test_pages_are_in_the_navigation():
-    listed = set(re.findall(r"(\w+)\.md", (ROOT / "mkdocs.yml").read_text()))
-    assert listed == {path.stem for path in PAGES if path.parent.name == "docs"}
+    listed = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
+    pages = [path.relative_to(DOCS).as_posix() for path in PAGES if path.is_relative_to(DOCS)]
+    assert sorted(listed) == sorted(pages)
 
 
 def test_links_lead_somewhere():
