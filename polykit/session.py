@@ -30,7 +30,7 @@ from polykit.workflows.analyze.setup import resolve
 from polykit.workflows.catalogue import WORKFLOWS, saved_config, workflow_of
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve as resolve_clusters
-from polykit.workflows.config import SweepConfig
+from polykit.workflows.config import SERIAL, SweepConfig
 from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.dissect.setup import resolve as resolve_dissection
 from polykit.workflows.driver import carry_out, choose_engine
@@ -164,13 +164,15 @@ def run(
     return _carry_out(prepared, _create(prepared, out, runs_dir, said), engine)
 
 
-def resume(path: Path, registry: Registry) -> Run:
-    """Go on with an unfinished run; cells that are done stay as they are.
+def resume(path: Path, registry: Registry, *, engine: str | None = None) -> Run:
+    """Go on with an unfinished run, maybe on another engine; cells that are done stay as they are.
 
     Raises RunError if the run cannot be resumed: it is damaged, or what it needs has changed.
     """
     store = RunStore.open(path)
-    prepared = WORKFLOWS[store.workflow].resolve(saved_config(store), registry)
+    config = saved_config(store)
+    config = config if engine is None else config.on(engine)
+    prepared = WORKFLOWS[store.workflow].resolve(config, registry)
     if prepared.plugins != store.meta["plugins"]:
         raise RunError(
             f"{path} cannot go on: the plugins or their options are not those it began with; "
@@ -351,7 +353,8 @@ def _begin(prepared: Any, out: str | Path | None, runs_dir: str | Path, resume: 
     place = None if out is None else Path(out)
     if resume and place is not None and (place / "run.json").is_file():
         store = RunStore.open(place)
-        if saved_config(store) != prepared.config or store.meta["plugins"] != prepared.plugins:
+        began = saved_config(store).on(SERIAL), store.meta["plugins"]
+        if began != (prepared.config.on(SERIAL), prepared.plugins):
             raise RunError(f"{place} holds a run of another configuration; choose another `out`")
     else:
         store = _create(prepared, place, Path(runs_dir), prepared.config.command())

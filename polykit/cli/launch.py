@@ -42,7 +42,7 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show the plan and its cost.", rich_help_panel=PANEL)
 ]
 
-WITH_RESUME = ("resume", "as_json", "report", "runs_dir")
+WITH_RESUME = ("resume", "engine", "as_json", "report", "runs_dir")
 """Options that go together with --resume."""
 
 
@@ -73,7 +73,8 @@ def launch(
 ) -> None:
     """Read the options into a `config`, then show its plan, or carry it out and print the result.
 
-    Precedence: command line, environment, `file`, defaults. With `resume` a run goes on instead.
+    Precedence: command line, environment, `file`, defaults. With `resume` a run goes on instead,
+    maybe on another engine.
     """
     from polykit import session
 
@@ -83,9 +84,11 @@ def launch(
         used = [how for name, how in origins.items() if name not in WITH_RESUME and how[0] == "-"]
         if used:
             raise UsageError(
-                f"--resume goes on with the run's own configuration; drop {', '.join(used)}"
+                f"--resume goes on with the run's own configuration, but for --engine; drop "
+                f"{', '.join(used)}"
             )
-        finish(lambda plugins: session.resume(resume, plugins))
+        engine = fields.get("engine")
+        finish(lambda plugins: session.resume(resume, plugins, engine=engine))
         return
     values = settings.read_file(file, config) if file else {}
     in_file = {name: f"{name} in {file}:" for name in values}

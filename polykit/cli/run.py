@@ -69,11 +69,14 @@ def run(
     state = state_of(ctx)
     finish = partial(carry_out, state, as_json=as_json, report=report)
     if resume is not None:
-        if recipe is not None or changes or out is not None or dry_run:
+        changed = dict(map(_change, changes or ()))
+        engine = changed.pop("engine", None)
+        if recipe is not None or changed or out is not None or dry_run:
             raise UsageError(
-                "--resume goes on with the run's own recipe; drop the file, --set, --out, --dry-run"
+                "--resume goes on with the run's own recipe, but for --set engine=NAME; drop the "
+                "file, other --set, --out, --dry-run"
             )
-        finish(lambda plugins: session.resume(resume, plugins))
+        finish(lambda plugins: session.resume(resume, plugins, engine=engine))
         return
     if recipe is None:
         raise UsageError("name a recipe, e.g. polykit run examples/thesis/n2.toml")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from polykit.errors import UsageError
 
@@ -35,10 +36,11 @@ def _has_mps() -> bool:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads inside the block; behind it the old number is back."""
+    """Let torch, numpy and scikit-learn use `count` threads; behind the block it is as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with threadpool_limits(count):
+            yield
     finally:
         torch.set_num_threads(before)

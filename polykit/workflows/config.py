@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,6 +14,9 @@ from polykit.runtime.training_config import TrainingConfig
 
 MIN_CEILING = 0.75
 """Share of the labels' variance that the true features must explain for labels to mean much."""
+
+
+SERIAL = "serial"
 
 
 class SweepConfig(BaseModel):
@@ -25,15 +28,19 @@ class SweepConfig(BaseModel):
     threads: int | None = Field(
         None, ge=1, description="CPU threads; 1 for small networks, else all cores"
     )
-    engine: str = Field("serial", description="engine plugin that runs the cells")
+    engine: str = Field(SERIAL, description="engine plugin that runs the cells")
+
+    def on(self, engine: str) -> Self:
+        """Return the same sweep on another engine, which changes none of its numbers."""
+        return self.model_copy(update={"engine": engine})
 
     def command(self) -> str:
         """The command line that repeats the sweep; empty if a command line cannot hold it."""
         return ""
 
     def fingerprint(self, plugins: Any) -> str:
-        """Eight hex digits over every option, defaults included, and every plugin's options."""
-        content = json.dumps([self.model_dump(mode="json"), plugins], sort_keys=True)
+        """Eight hex digits over every option but the engine, and over every plugin's options."""
+        content = json.dumps([self.on(SERIAL).model_dump(mode="json"), plugins], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
@@ -43,6 +50,16 @@ class PluginsConfig(SweepConfig):
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="options of plugins, by plugin name"
     )
+
+    @property
+    def engine_names(self) -> set[str]:
+        """What the engine may be called in `options`: it is written NAME:… or WHERE:NAME:…."""
+        return set(self.engine.split(":")[:2])
+
+    def on(self, engine: str) -> Self:
+        """Return the same sweep on another engine, without the options of the one it has."""
+        options = {n: table for n, table in self.options.items() if n not in self.engine_names}
+        return self.model_copy(update={"engine": engine, "options": options})
 
 
 class NetworksConfig(TrainingConfig, PluginsConfig):

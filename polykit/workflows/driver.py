@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from importlib.metadata import entry_points
@@ -13,7 +13,7 @@ from typing import Any
 
 from polykit.api import Engine
 from polykit.entries import Chosen
-from polykit.errors import UsageError
+from polykit.errors import RunError, UsageError
 from polykit.registry import GROUP
 from polykit.runtime.store import RunStore
 from polykit.workflows.catalogue import workflow_of
@@ -78,7 +78,7 @@ def carry_out(setup: Any, store: RunStore, engine: Engine) -> dict[str, str]:
         status = "failed"
         raise
     finally:
-        failures = sweep.failures
+        failures = {name: sweep.failures[name] for name in meta["cells"] if name in sweep.failures}
         meta |= {"status": status, "failures": failures, "notices": store.notices(meta["cells"])}
         if workflow.closing is not None:
             workflow.closing(meta, list(sweep.skipped))
@@ -169,6 +169,10 @@ class _Sweep:
         """Take in what came of a group; raise what ends the run."""
         try:
             outcome = future.result()
+        except BrokenExecutor as error:
+            lost = RunError(f"its worker was lost: {error}")
+            names = [cell.name for cell in group.cells if cell.name not in self.failures]
+            outcome = Outcome({n: lost for n in names if not self._store.has(n)}, ())
         except Exception as error:
             error.add_note(f"while working on {', '.join(cell.name for cell in group.cells)}")
             raise

@@ -52,9 +52,8 @@ def check_options_used(config: PluginsConfig, names: set[str], chosen: Sequence[
     them.
     """
     spaces = {str(getattr(c.instance, "features", "")).partition(":")[0] for c in chosen}
-    engine = set(config.engine.split(":")[:2])  # local:…, or distribution:local:…
     for name in config.options:
-        if name not in names | spaces | engine:
+        if name not in names | spaces | config.engine_names:
             raise UsageError(
                 f"option -o {name}.…: no plugin {name!r} takes part in this analysis; "
                 f"those that do: {', '.join(sorted(names))}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from pydantic import Field
 
@@ -23,7 +26,11 @@ from polykit.api import Engine
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ATTEMPTS = 3
+"""How many processes a piece of work may lose before it is given up."""
+
 _log = logging.getLogger("polykit")
+_spawn = get_context("spawn")  # a fork would copy torch's threads in the middle of their work
 
 
 class Local(Engine):
@@ -67,29 +74,64 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
-class Workers(ProcessPoolExecutor):
-    """Processes that log to this one, and that end with it or with an error in the `with` block.
+class Workers(ThreadPoolExecutor):
+    """Threads of this process, each of which has its work done by a process of its own.
 
-    Ctrl-C is the business of this process: workers do not hear it, but end when this one leaves
-    the block.
+    So the death of a process loses only what it was at, which begins again in a fresh one, up to
+    `ATTEMPTS` times; then it is given up with BrokenProcessPool. Processes log to this one, end
+    with it, and at once if the `with` block is left by an error. Ctrl-C is the business of this
+    process: workers do not hear it. `gpus` is the number of GPUs to share out.
     """
 
     def __init__(self, count: int, gpus: int = 0) -> None:
-        context = get_context("spawn")  # a fork would copy torch's threads in the middle of work
-        read_end, self._lifeline = context.Pipe(duplex=False)
-        words, self._log = context.Pipe(duplex=False)
-        self._listener = threading.Thread(target=_relay, args=(words,), daemon=True)
-        self._listener.start()
-        log = _Sender(self._log, context.Lock(), _log.getEffectiveLevel())
-        numbers = context.Value("i", 0)
-        super().__init__(
-            count, context, initializer=_start, initargs=(read_end, log, numbers, gpus)
-        )
+        super().__init__(count, initializer=self._settle)
+        self._place, self._numbers, self._gpus = threading.local(), itertools.count(), gpus
+        self._pools: list[ProcessPoolExecutor] = []
+        self._ears: list[threading.Thread] = []
+        self._tied, self._lifeline = _spawn.Pipe(duplex=False)
+        self._ending = False
+
+    def _settle(self) -> None:
+        """Prepare a thread."""
+        self._place.number, self._place.pool = next(self._numbers), None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit work; a process that starts for it does not hear Ctrl-C."""
-        with _interrupts_wait():
-            return super().submit(fn, *args, **kwargs)
+        """Submit a function of a module, with arguments that can be pickled."""
+        return super().submit(self._in_process, fn, *args, **kwargs)
+
+    def _in_process(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        place = self._place
+        for _ in range(ATTEMPTS):
+            try:
+                place.pool = place.pool or self._start(place.number)
+                result: T = place.pool.submit(fn, *args, **kwargs).result()
+                return result
+            except BrokenProcessPool:
+                place.pool = None
+                if self._ending:
+                    raise
+                _log.warning("a worker process was killed; what it was at begins again")
+        raise BrokenProcessPool(
+            f"{ATTEMPTS} worker processes were killed while they were at it; if memory ran out, "
+            f"take fewer: local:workers=N"
+        )
+
+    def _start(self, number: int) -> ProcessPoolExecutor:
+        """Start a process, and the thread that listens to it."""
+        ear, mouth = _spawn.Pipe(duplex=False)
+        start = _Start(self._tied, mouth, _log.getEffectiveLevel(), number, self._gpus)
+        pool = ProcessPoolExecutor(1, _spawn, initializer=start)
+        self._pools.append(pool)
+        listener = threading.Thread(target=_relay, args=(ear,), daemon=True)
+        listener.start()
+        self._ears.append(listener)
+        if hasattr(signal, "pthread_sigmask"):  # what this thread starts does not hear Ctrl-C
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pool.submit(os.getpid).result()
+        finally:
+            mouth.close()  # the process has its own, so that the listener hears its end
+        return pool
 
     def __exit__(
         self,
@@ -99,65 +141,58 @@ class Workers(ProcessPoolExecutor):
     ) -> None:
         """Wait for the work that is left; do not if the block is left by an error."""
         if kind is not None:
+            self._ending = True
             self._lifeline.close()
         self.shutdown(wait=True, cancel_futures=kind is not None)
+        for pool in self._pools:
+            pool.shutdown()
+        for listener in self._ears:
+            listener.join()
         self._lifeline.close()
-        self._log.close()
-        self._listener.join()
 
 
-def _relay(words: Connection) -> None:
-    """Hand records of workers to this process' loggers, until nobody is left to send any."""
+def _relay(ear: Connection) -> None:
+    """Hand a worker's log records to this process' loggers, until it has ended."""
     with suppress(EOFError, OSError):
         while True:
-            record: logging.LogRecord = words.recv()
+            record: logging.LogRecord = ear.recv()
             logging.getLogger(record.name).handle(record)
 
 
 @dataclass(frozen=True)
-class _Sender:
-    """The way of a worker's records to the driver; one speaks at a time."""
+class _Start:
+    """Makes a fresh process a worker: ties its life and its logs to the driver's."""
 
-    words: Connection
-    lock: Any
+    lifeline: Connection
+    mouth: Connection
     level: int
+    number: int
+    gpus: int
 
-    def put_nowait(self, record: logging.LogRecord) -> None:
-        """Send a record: what a QueueHandler asks of a queue."""
-        with self.lock:
-            self.words.send(record)
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Keep Ctrl-C for behind the block; processes started inside it never hear it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def __call__(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_end_with, args=(self.lifeline,), daemon=True).start()
+        _log.handlers, _log.propagate = [_Sender(self.mouth)], False
+        _log.setLevel(self.level)
+        if self.gpus > 1:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            names = visible.split(",") if visible else [str(index) for index in range(self.gpus)]
+            os.environ["CUDA_VISIBLE_DEVICES"] = names[self.number % self.gpus]
 
 
-def _start(lifeline: Connection, log: _Sender, numbers: Any, gpus: int) -> None:
-    """Make a fresh process a worker: tie its life and its logs to the driver's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    _log.handlers, _log.propagate = [QueueHandler(log)], False  # type: ignore[arg-type]
-    _log.setLevel(log.level)
-    if gpus > 1:
-        with numbers.get_lock():
-            number, numbers.value = numbers.value, numbers.value + 1
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        places = visible.split(",") if visible else [str(index) for index in range(gpus)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = places[number % gpus]
+class _Sender(QueueHandler):
+    """Sends records through a pipe, made such that they can be pickled."""
+
+    def __init__(self, mouth: Connection) -> None:
+        super().__init__(SimpleQueue())
+        self._mouth = mouth
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._mouth.send(record)
 
 
 def _end_with(lifeline: Connection) -> None:
     """End this process when the driver lets go of its end of the pipe, or dies."""
-    try:
+    with suppress(EOFError, OSError):
         lifeline.recv_bytes()
-    except (EOFError, OSError):
-        os._exit(1)
+    os._exit(1)
