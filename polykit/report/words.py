@@ -55,6 +55,16 @@ def interval(estimate: Estimate, name: str = "", like: Estimate | None = None) -
     return f"{signed(estimate.mean, scale)} [{name}{ends}]"
 
 
+def correlation(value: float, low: float, high: float) -> str:
+    """Write a correlation with its interval, to two decimals.
+
+    >>> correlation(0.456, -0.101, 0.8)
+    '+0.46 [−0.10, +0.80]'
+    """
+    told, below, above = (f"{number:+.2f}".replace("-", "−") for number in (value, low, high))
+    return f"{told} [{below}, {above}]"
+
+
 def chance(p: float) -> str:
     r"""Write a p-value in a sentence.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from polykit.report import words
-from polykit.report.density import numbers
+from polykit.report.density import extra_tables, numbers
 from polykit.report.density.verdict import percent
 from polykit.report.numbers import finite
 from polykit.report.tables import Cell, Table, exact, spread, spread_note
@@ -40,7 +40,10 @@ def content(run: SavedRun) -> DensityContent:
         ("pruning", f"{config.get('step')} a step, {config.get('scope')}"),
         ("threshold", _threshold(run.meta)),
     ]
-    made = [counts(run), densities(run), overlaps(run), statistics(run)]
+    beyond = (extra_tables.correlations, extra_tables.classes, extra_tables.tickets)
+    made = [counts(run), densities(run), overlaps(run)]
+    made += [table(run) for table in (*beyond, extra_tables.alike)]
+    made += [statistics(run)]
     return DensityContent(
         f"How dense {config.get('model', 'networks')} wants to be on {config.get('dataset')}",
         [(name, text) for name, text in facts if text],

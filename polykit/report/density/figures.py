@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.manifold import TSNE
 
 from polykit.report import drawing, words
-from polykit.report.density import densities, numbers, panels
+from polykit.report.density import beyond, densities, numbers, panels
 from polykit.report.density.verdict import percent
 from polykit.report.drawing import Drawn, Line, slug, told_apart
 from polykit.report.numbers import describe, estimate, metric_records, select
@@ -35,6 +35,10 @@ def _figures(run: SavedRun) -> Iterator[Drawn | None]:
     yield densities.sizes(run)
     yield densities.initialisations(run)
     yield functions(run)
+    yield beyond.by_pruner(run)
+    yield beyond.moving_together(run)
+    yield beyond.class_overlaps(run)
+    yield beyond.tickets(run)
     for record in metric_records(run.meta):
         if record.get("headline"):
             yield headline(run, str(record["label"]), str(record["headline"]))
@@ -84,16 +88,23 @@ def trajectories(run: SavedRun) -> Drawn | None:
     """Draw accuracy (or loss) against sparsity along the trajectory: the paper's Figure 3."""
     table = run.tables["trajectory"]
     column = "accuracy" if table["accuracy"].notna().any() else "loss"
-    groups = [(tuple(map(str, key)), part) for key, part in table.groupby(numbers.STUDY)]
+    groups = [(key, part) for *key, part in numbers.by_study(run, table)]
     if not groups:
         return None
     scales = panels.scales_of(table)
     looks = panels.width_looks(scales)
     figure, cells = drawing.grid(len(groups), panels.PANEL)
-    told = []
+    searched, told = run.meta.get("searched") or [], []
     for axes, (group, part) in zip(cells, groups, strict=True):
+        axes.set_title(panels.title(*group))
         for scale in scales:
-            one = part[part["scale"] == scale].groupby("step")
+            rows = part[part["scale"] == scale]
+            if group[0] in searched:
+                look, x = looks[scale], 1 - rows["density"]
+                axes.scatter(x, rows[column], s=22, color=look.color, marker=look.marker)
+                told.append(f"{', '.join(group)}, {scale:g}×: {len(rows)} subnetworks as dots")
+                continue
+            one = rows.groupby("step")
             if not len(one):
                 continue
             x, y = 1 - one["density"].mean(), one[column].mean()
@@ -102,14 +113,16 @@ def trajectories(run: SavedRun) -> Drawn | None:
             axes.fill_between(x, y - spread, y + spread, color=looks[scale].color, alpha=0.2, lw=0)
             half = float(y.iloc[len(y) // 2])
             told.append(f"{', '.join(group)}, {scale:g}×: {words.number(half)} at half the weights")
-        axes.set_title(panels.title(*group))
     cells[0].set_ylabel(f"validation {column}")
     figure.supxlabel("sparsity (share of weights removed →)", fontsize=11)
     panels.width_legend(figure, scales)
     return Drawn(
         "trajectory",
         f"Validation {column} along the pruning trajectory (Figure 3 of the paper)",
-        "Mean and standard deviation over networks. Nothing is retrained.",
+        "Mean and standard deviation over networks; nothing is retrained. Dots: subnetworks that "
+        "were sought at one density by itself."
+        if searched
+        else "Mean and standard deviation over networks. Nothing is retrained.",
         f"Line chart of {column} against sparsity. {'; '.join(told)}.",
         figure,
     )

@@ -14,16 +14,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from polykit.report.numbers import Estimate, estimate
+from polykit.report.numbers import Estimate, estimate, label
 from polykit.runtime.store import SavedRun
 
 NETWORK = ("scale", "init", "optimizer", "seed", "data_seed")
 """What tells networks apart."""
 
-STUDY = ["pruner", "optimizer"]
-"""What is compared within: the paper pools initialisations, seeds and splits of a row."""
-
-_COUNTERPART = [*STUDY, "init", "seed", "data_seed"]
+_COUNTERPART = ["pruner", "optimizer", "init", "seed", "data_seed"]
 
 
 @dataclass(frozen=True)
@@ -77,31 +74,48 @@ def widths(run: SavedRun) -> list[Width]:
         return []
     table, at = with_null(table), reference(table)
     found = []
-    for (pruner, optimizer, _), part in table.groupby([*STUDY, "scale"]):
-        scale = float(part["scale"].iloc[0])
-        null = part["null"].dropna().to_numpy()
-        p = t_test(part["density"].to_numpy(), null) if scale != at else None
-        found.append(
-            Width(
-                str(pruner),
-                str(optimizer),
-                scale,
-                int(part["parameters"].iloc[0]),
-                estimate(part["density"]),
-                deviation(part["density"].to_numpy()),
-                estimate(part["core"]),
-                float(null.mean()) if len(null) else None,
-                deviation(null),
-                p,
+    for pruner, optimizer, rows in by_study(run, table):
+        for _, part in rows.groupby("scale"):
+            scale = float(part["scale"].iloc[0])
+            null = part["null"].dropna().to_numpy()
+            p = t_test(part["density"].to_numpy(), null) if scale != at else None
+            found.append(
+                Width(
+                    pruner,
+                    optimizer,
+                    scale,
+                    int(part["parameters"].iloc[0]),
+                    estimate(part["density"]),
+                    deviation(part["density"].to_numpy()),
+                    estimate(part["core"]),
+                    float(null.mean()) if len(null) else None,
+                    deviation(null),
+                    p,
+                )
             )
-        )
     return found
+
+
+def pruners(run: SavedRun) -> list[str]:
+    """Return the pruners whose densities the run has, in the order in which they were asked for."""
+    known = [label(record) for record in (run.meta.get("plugins") or {}).get("pruners") or []]
+    found = sorted(run.tables["effective"]["pruner"].unique())
+    return [*(name for name in known if name in found), *(n for n in found if n not in known)]
+
+
+def by_study(run: SavedRun, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield pruner, optimiser and their rows of a table.
+
+    The paper pools initialisations, seeds and splits of those.
+    """
+    for pruner in pruners(run):
+        for optimizer, part in table[table["pruner"] == pruner].groupby("optimizer"):
+            yield pruner, str(optimizer), part
 
 
 def studies(run: SavedRun) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield pruner, optimiser and their rows of `effective`."""
-    for (pruner, optimizer), part in effective(run).groupby(STUDY):
-        yield str(pruner), str(optimizer), part
+    yield from by_study(run, effective(run))
 
 
 def anova(part: pd.DataFrame) -> float | None:

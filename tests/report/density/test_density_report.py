@@ -174,7 +174,7 @@ def test_every_figure_of_the_paper_has_its_counterpart(tmp_path):
         assert f"(Figure {number} of the paper)" in titles
     assert "(Figures 7 and 8 of the paper)" in titles
     assert "§5.3" in titles
-    assert len({figure.name for figure in drawn}) == len(drawn) == 9
+    assert len({figure.name for figure in drawn}) == len(drawn) == 11
     assert all(figure.alt and "nan" not in figure.alt for figure in drawn)
     assert "0.5×: 80.0\u00a0%" in next(f.alt for f in drawn if f.name == "effective-density")
 
