@@ -143,6 +143,26 @@ def test_a_resumed_study_has_the_same_bytes(registry, tmp_path, saved, monkeypat
         assert (folder / name).read_bytes() == (saved.path / name).read_bytes()
 
 
+def test_networks_that_are_done_are_not_looked_at_again(registry, tmp_path, monkeypatch):
+    looked = []
+    genuine = density_cells._result
+
+    def interrupted(network, history):
+        looked.append(network.cell.name)
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return genuine(network, history)
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr(density_cells, "_result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(registry, folder, pruners=("magnitude",))
+    session.resume(folder, registry)
+    assert len(looked) == 5
+    assert looked.count(looked[0]) == 1
+    assert looked.count(looked[1]) == 2
+
+
 def test_optimisers_starts_and_splits_make_networks_of_their_own(registry, tmp_path):
     run = start(
         registry,

@@ -64,7 +64,8 @@ def phases(setup: Setup, store: RunStore) -> list[Phase]:
 def study(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failures:
     """Train the networks of a group together, then look at each.
 
-    A group that was interrupted trains whole again, so that company changes no result.
+    A group that was interrupted trains whole again, so that company changes no result; networks
+    that are done are not looked at again.
     """
     failures: dict[str, PolykitError] = {}
     try:
@@ -75,6 +76,8 @@ def study(setup: Setup, store: RunStore, cells: Sequence[Cell]) -> Failures:
             return {cells[0].name: error}
         return {n: e for cell in cells for n, e in study(setup, store, [cell]).items()}
     for cell, history in histories.items():
+        if store.has(cell.name):
+            continue
         try:
             store.write_cell(cell.name, _result(Network(setup, cell, models[cell]), history))
         except PolykitError as error:
