@@ -2,9 +2,9 @@
 
 `polykit.analyze(model, dataset, …)` is the main job; `polykit.clusters(model, dataset, …)` looks
 for units that several groups of pictures drive, `polykit.dissect(run, …)` for the parts behind the
-groups; `polykit.open_run(path)` looks at a saved run, and `polykit.load_subnetwork(path)` reads a
-part that a dissection cut out. All are imported when first used, so that `import polykit` alone
-stays quick.
+groups; `polykit.density(model, dataset, …)` asks how many weights networks need;
+`polykit.open_run(path)` looks at a saved run, and `polykit.load_subnetwork(path)` reads a part that
+a dissection cut out. All are imported when first used, so that `import polykit` alone stays quick.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "analyze", "clusters", "dissect", "load_subnetwork", "open_run"]
+__all__ = ["Run", "analyze", "clusters", "density", "dissect", "load_subnetwork", "open_run"]
 
 if TYPE_CHECKING:
     from polykit.runtime.subnetworks import load_subnetwork
-    from polykit.session import Run, analyze, clusters, dissect, open_run
+    from polykit.session import Run, analyze, clusters, density, dissect, open_run
 
 
 def __getattr__(name: str) -> Any:

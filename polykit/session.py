@@ -31,6 +31,8 @@ from polykit.workflows.catalogue import WORKFLOWS, saved_config, workflow_of
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve as resolve_clusters
 from polykit.workflows.config import SERIAL, SweepConfig
+from polykit.workflows.density.config import DensityConfig
+from polykit.workflows.density.setup import resolve as resolve_density
 from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.dissect.setup import resolve as resolve_dissection
 from polykit.workflows.driver import carry_out, choose_engine
@@ -294,6 +296,35 @@ def clusters(
     config, data = _configured(ClustersConfig, "clusters", model, dataset, options)
     own = None if isinstance(model, str) else model
     setup = resolve_clusters(config, registry or Registry.discover(), model=own, data=data)
+    return _begin(setup, out, runs_dir, resume)
+
+
+def density(
+    model: str = "lenet",
+    dataset: Any = "digits",
+    *,
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    resume: bool = False,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Run:
+    """Find how many weights networks of several widths need; return the run.
+
+    `model` is the name of a plugin with the options scale and init, since the study varies them.
+    `dataset` is a name, a torch Dataset or DataLoader, a pair of tensors, or a mapping with train,
+    validation and test. `options` are the fields of `DensityConfig`. With `resume`, a run in `out`
+    goes on.
+
+    Raises PolykitError where nothing can be run; cells that fail alone are in `Run.failures`.
+
+    Example (not run here, since it trains)::
+
+        run = polykit.density("lenet", "digits", scales=(0.5, 1.0), pruners=("magnitude", "snip"))
+        run.summary()
+    """
+    config, data = _configured(DensityConfig, "density", model, dataset, options)
+    setup = resolve_density(config, registry or Registry.discover(), data=data)
     return _begin(setup, out, runs_dir, resume)
 
 
