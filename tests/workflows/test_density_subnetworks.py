@@ -9,6 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+import polykit
 from polykit import session
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
@@ -287,3 +288,17 @@ def test_only_one_split_is_held_at_a_time(registry):
     assert setup.splits.data(0) is not first
     seeds = [cell.data_seed for cell in setup.cells]
     assert seeds == sorted(seeds)
+
+
+def test_the_python_face_takes_data_of_ones_own(registry, tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(120, 6, generator=draw)
+    y = (x[:, 0] > 0.5).long() + (x[:, 1] > 0.5).long()
+    options = {**SMALL, "step": 0.25, "epochs": 2, "metrics": ("hoyer",)}
+    run = polykit.density(options.pop("model"), (x, y), out=tmp_path / "a", **options)
+    assert run.status == "complete"
+    assert set(run.summary().index.get_level_values("pruner")) <= {"magnitude"}
+    assert len(run.saved.tables["effective"]) == 1
+    with pytest.raises(UsageError, match="has one split"):
+        polykit.density(SMALL["model"], (x, y), out=tmp_path / "b", data_seeds=(0, 1))
+    assert not (tmp_path / "b").exists()
