@@ -12,11 +12,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "analyze", "clusters", "density", "dissect", "load_subnetwork", "open_run"]
+__all__ = [
+    "Run",
+    "analyze",
+    "clusters",
+    "compare",
+    "density",
+    "dissect",
+    "load_subnetwork",
+    "open_run",
+]
 
 if TYPE_CHECKING:
     from polykit.runtime.subnetworks import load_subnetwork
-    from polykit.session import Run, analyze, clusters, density, dissect, open_run
+    from polykit.session import Run, analyze, clusters, compare, density, dissect, open_run
 
 
 def __getattr__(name: str) -> Any:

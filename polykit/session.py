@@ -30,6 +30,8 @@ from polykit.workflows.analyze.setup import resolve
 from polykit.workflows.catalogue import WORKFLOWS, saved_config, workflow_of
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve as resolve_clusters
+from polykit.workflows.compare.config import CompareConfig
+from polykit.workflows.compare.setup import resolve as resolve_comparison
 from polykit.workflows.config import SERIAL, SweepConfig
 from polykit.workflows.density.config import DensityConfig
 from polykit.workflows.density.setup import resolve as resolve_density
@@ -356,6 +358,51 @@ def dissect(
     known = registry or Registry.discover()
     setup = resolve_dissection(config, known, model=model, data=data)
     return _begin(setup, out, Path(run) / "dissections", resume)
+
+
+def compare(
+    first: str | Path | nn.Module,
+    *others: str | Path | nn.Module,
+    dataset: Any = None,
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    resume: bool = False,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Run:
+    """Compare the first network with others: what lies between them, and how alike they are.
+
+    A network is a module of your own, which is left as it is, or the text that the command line
+    takes: `"RUN:SEED"`, `"RUN:CELL"`, a file of weights. `dataset` is a name, a torch Dataset or
+    DataLoader, a pair of tensors, or a mapping with train, validation and test; by default that of
+    the first network's run. `options` are the fields of `CompareConfig`. With `resume`, a run in
+    `out` goes on.
+
+    Raises PolykitError where nothing can be run; cells that fail alone are in `Run.failures`.
+
+    Example (not run here, since it needs a run of `analyze`)::
+
+        run = polykit.compare("runs/NAME:0", "runs/NAME:1", pull=(0.01, 0.1))
+        run.verdict()
+    """
+    names, own = [], {}
+    for network in (first, *others):
+        name = str(network)
+        if isinstance(network, nn.Module):
+            kind = type(network).__name__
+            name = kind if kind not in own else f"{kind}-{len(own) + 1}"
+            own[name] = network
+        names.append(name)
+    fields = {**options, "a": names[0], "others": tuple(names[1:])}
+    data = None
+    if isinstance(dataset, str):
+        fields["dataset"] = dataset
+    elif dataset is not None:
+        data = as_data(dataset, name=type(dataset).__name__)
+    config = _built(CompareConfig, "compare", fields)
+    known = registry or Registry.discover()
+    setup = resolve_comparison(config, known, models=own, data=data)
+    return _begin(setup, out, runs_dir, resume)
 
 
 def _configured(

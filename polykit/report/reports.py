@@ -17,6 +17,10 @@ from polykit.report.clusters import content as clusters_content
 from polykit.report.clusters import figures as clusters_figures
 from polykit.report.clusters import numbers as clusters_numbers
 from polykit.report.clusters import verdict as clusters_verdict
+from polykit.report.compare import content as compare_content
+from polykit.report.compare import figures as compare_figures
+from polykit.report.compare import numbers as compare_numbers
+from polykit.report.compare import verdict as compare_verdict
 from polykit.report.density import content as density_content
 from polykit.report.density import figures as density_figures
 from polykit.report.density import numbers as density_numbers
@@ -98,6 +102,13 @@ REPORTS: Mapping[str, Report] = {
         dissect_verdict.verdict,
         dissect_content.content,
         "dissect.html.j2",
+    ),
+    "compare": Report(
+        compare_numbers.summary,
+        compare_figures.draw_all,
+        compare_verdict.verdict,
+        compare_content.content,
+        "compare.html.j2",
     ),
     "visualize": Report(
         visualize_numbers.summary,

@@ -64,24 +64,24 @@ def match(
     for start in range(starts):
         first = symmetries.random(random) if start else symmetries.identity()
         permutations = _descend(ours, theirs, symmetries.groups, list(first), random)
-        tries.append((_distance(ours, symmetries.permute(theirs, permutations)), permutations))
+        tries.append((apart(ours, symmetries.permute(theirs, permutations)), permutations))
     distance, best = min(tries, key=lambda found: found[0])
-    return Match(tuple(best), distance, _distance(ours, theirs), tuple(d for d, _ in tries))
+    return Match(tuple(best), distance, apart(ours, theirs), tuple(d for d, _ in tries))
 
 
 def first_difference(a: State, b: State) -> str | None:
     """Say where two networks first differ in shape; None where they do not.
 
     >>> first_difference({"0.weight": torch.zeros(4, 2)}, {"0.weight": torch.zeros(3, 2)})
-    'the networks differ in shape: first at 0.weight, 4×2 there and 3×2 here'
+    'the networks differ in shape: first at 0.weight, 4×2 and 3×2'
     """
     for name in dict.fromkeys([*a, *b]):
-        there, here = (
+        ours, theirs = (
             "×".join(map(str, state[name].shape)) or "a number" if name in state else "missing"
             for state in (a, b)
         )
-        if there != here:
-            return f"the networks differ in shape: first at {name}, {there} there and {here} here"
+        if ours != theirs:
+            return f"the networks differ in shape: first at {name}, {ours} and {theirs}"
     return None
 
 
@@ -149,7 +149,12 @@ def _similarity(
     return sum(float((a[name] * moved[name]).sum()) for name in names)
 
 
-def _distance(a: State, b: State) -> float:
+def apart(a: State, b: State) -> float:
+    """Return the L2 distance of two networks' parameters.
+
+    >>> apart({"w": torch.tensor([3.0, 0.0])}, {"w": torch.tensor([0.0, 4.0])})
+    5.0
+    """
     return sum(float((a[name] - b[name]).square().sum()) for name in a) ** 0.5
 
 

@@ -34,6 +34,8 @@ _PART = {
     "density": "float64",
 }
 
+_COMPARED = {"other": "str", "route": "str", "draw": "int64"}
+
 TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "analyze": {
         "rows": {**_CELL, "achieved_density": "float64", "stage": "str", **_STATISTIC},
@@ -160,6 +162,30 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "chance_high": "float64",
         },
     },
+    "compare": {
+        "rows": {
+            **_COMPARED,
+            "strength": "float64",
+            "stage": "str",
+            "statistic": "str",
+            "value": "float64",
+        },
+        "path": {**_COMPARED, "t": "float64", "quantity": "str", "value": "float64"},
+        "layers": {
+            "other": "str",
+            "route": "str",
+            "layer_a": "str",
+            "layer_b": "str",
+            "cka": "float64",
+        },
+        "history": {
+            "other": "str",
+            "strength": "float64",
+            "stage": "str",
+            **_LOSSES,
+            "validation_accuracy": "float64",
+        },
+    },
     "visualize": {
         "rows": {**_VARIANT, "statistic": "str", "value": "float64"},
         "images": {**_VARIANT, "number": "int64", "file": "str", "text": "str"},
@@ -187,6 +213,12 @@ In the tables of a dissection `unit` is `layer:index`, `control` is own, unit, w
 `read_unit` the unit in which the part was sought, `density` what was asked for (1: the pruner
 chose), and `group` cluster, other or neither, seen from the part's cluster. `before` is the dense
 unit, `after` the unit masked to the part.
+
+In the tables of a comparison `other` is what the first network is compared with, and `route` from
+where to where: along the line to the other, whose units are matched, unmatched, or in a random
+order (of several, by `draw`); in rows also `functions` and `random weights`, of which similarity
+tells, and `to first` and `to other`, seen from the network that was trained on. `stage` is
+compared, pulled (with `strength`; 0 is the control) or released, `t` the place on the line.
 """
 
 

@@ -17,6 +17,9 @@ from polykit.workflows.analyze import setup as analyze_setup
 from polykit.workflows.clusters import cells as clusters_cells
 from polykit.workflows.clusters import plan as clusters_plan
 from polykit.workflows.clusters import setup as clusters_setup
+from polykit.workflows.compare import cells as compare_cells
+from polykit.workflows.compare import plan as compare_plan
+from polykit.workflows.compare import setup as compare_setup
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.configs import CONFIGS
 from polykit.workflows.density import cells as density_cells
@@ -92,6 +95,13 @@ WORKFLOWS: Mapping[str, Workflow] = {
         dissect_plan.make_plan,
         dissect_cells.describe,
         dissect_cells.phases,
+    ),
+    "compare": Workflow(
+        CONFIGS["compare"],
+        compare_setup.resolve,
+        compare_plan.make_plan,
+        compare_cells.describe,
+        compare_cells.phases,
     ),
 }
 

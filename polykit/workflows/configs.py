@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.clusters.config import ClustersConfig
+from polykit.workflows.compare.config import CompareConfig
 from polykit.workflows.config import SweepConfig
 from polykit.workflows.density.config import DensityConfig
 from polykit.workflows.dissect.config import DissectConfig
@@ -19,4 +20,5 @@ CONFIGS: Mapping[str, type[SweepConfig]] = {
     "visualize": VisualizeConfig,
     "clusters": ClustersConfig,
     "dissect": DissectConfig,
+    "compare": CompareConfig,
 }

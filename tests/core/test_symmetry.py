@@ -200,8 +200,8 @@ def test_networks_of_other_shapes_are_refused_with_the_first_difference():
     found = symmetries(*network("mlp", 0))
     a = dict(mlp().named_parameters())
     wider = nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 8), nn.Tanh(), nn.Linear(8, 3))
-    with pytest.raises(ModelError, match=r"first at 2\.weight, 6×7 there and 8×7 here"):
+    with pytest.raises(ModelError, match=r"first at 2\.weight, 6×7 and 8×7"):
         match(a, dict(wider.named_parameters()), found, random=drawn(0))
     longer = {**a, "6.weight": torch.zeros(2)}
-    assert first_difference(a, longer).endswith("first at 6.weight, missing there and 2 here")
+    assert first_difference(a, longer).endswith("first at 6.weight, missing and 2")
     assert first_difference(a, a) is None

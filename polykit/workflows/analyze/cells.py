@@ -102,8 +102,7 @@ def dense_cells(setup: Setup, store: RunStore, make: Make, cells: Sequence[Cell]
         return _apart(partial(dense_cells, setup, store, make), cells)
     for cell, network in networks.items():
         if cell.name not in failures:
-            weights = {"model.safetensors": tensor_bytes(network.model.state_dict())}
-            _attempt(failures, cell, partial(_finish, store, network, DENSE, weights))
+            _attempt(failures, cell, partial(_finish, store, network, DENSE, _weights(network)))
     return failures
 
 
@@ -120,8 +119,13 @@ def pruned_cells(setup: Setup, store: RunStore, make: Make, cells: Sequence[Cell
     stage = "retrained" if setup.retrain_epochs else ""
     for cell, network in networks.items():
         if cell.name not in failures:
-            _attempt(failures, cell, partial(_finish, store, network, stage, {}))
+            kept = _weights(network) if setup.config.keep_weights else {}
+            _attempt(failures, cell, partial(_finish, store, network, stage, kept))
     return failures
+
+
+def _weights(network: Network) -> dict[str, bytes]:
+    return {"model.safetensors": tensor_bytes(network.model.state_dict())}
 
 
 def _apart(work: Callable[[Sequence[Cell]], Failures], cells: Sequence[Cell]) -> Failures:

@@ -51,6 +51,9 @@ class PrunedConfig(NetworksConfig):
     )
     score_samples: int = Field(1024, ge=1, description="training samples that pruners may look at")
     checkpoint: str | None = Field(None, description="weights to load: .safetensors or .pt")
+    keep_weights: bool = Field(
+        False, description="keep pruned networks' weights, too, not only what was removed"
+    )
 
     @field_validator("densities")
     @classmethod
