@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from polykit.errors import DataError
 from polykit.runtime.seeds import generator
-from polykit.types import Split
+from polykit.types import Data, Split
 
 SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.15, 0.15)
@@ -66,13 +68,20 @@ class LoaderSplit:
 
     A sample whose `__getitem__` raises `Unreadable` is left out of its batch and named in
     `skipped()`; `len` counts it. `workers` processes read ahead (0: none). `notes` open the list
-    of what was skipped. One batch is in memory at a time (two per worker, with workers).
+    of what was skipped. `ends` tells where one archive of samples ends and the next begins. One
+    batch is in memory at a time (two per worker, with workers).
     """
 
     def __init__(
-        self, dataset: Dataset[Any], *, workers: int = 0, notes: Sequence[str] = ()
+        self,
+        dataset: Dataset[Any],
+        *,
+        workers: int = 0,
+        notes: Sequence[str] = (),
+        ends: Sequence[int] = (),
     ) -> None:
-        self.dataset, self.workers, self.notes = dataset, workers, tuple(notes)
+        self.dataset, self.workers = dataset, workers
+        self.notes, self.ends = tuple(notes), tuple(ends)
         self._reasons: dict[int, str] = {}
         if len(self) == 0:
             raise DataError("the split is empty; give at least one sample")
@@ -137,6 +146,31 @@ def indexed(
         if found := _readable(split, part):
             indices, x, y = (torch.cat(tensors) for tensors in zip(*found, strict=True))
             yield indices, x, y
+
+
+def stretches(split: Split, most: int) -> list[tuple[int, int]]:
+    """Cut a split into stretches `(first, last)` of at most `most` samples, all of about one size.
+
+    `last` is not included. No stretch goes on from one archive into the next, so that a damaged
+    archive costs its own stretches only.
+
+    >>> split = TensorSplit(torch.zeros(5, 1), torch.zeros(5))
+    >>> stretches(split, 2)
+    [(0, 2), (2, 3), (3, 5)]
+    """
+    ends = split.ends if isinstance(split, LoaderSplit) else ()
+    found = []
+    for start, end in pairwise((0, *ends, len(split))):
+        parts = ceil((end - start) / most)
+        places = [start + round(number * (end - start) / parts) for number in range(parts + 1)]
+        found += list(pairwise(places))
+    return found
+
+
+def left_out(data: Data) -> tuple[str, ...]:
+    """Name what was left out of data before a sample was read: the notes of their splits."""
+    parts = (data.train, data.validation, data.test)
+    return tuple(note for part in parts if isinstance(part, LoaderSplit) for note in part.notes)
 
 
 def _readable(split: Split, indices: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -21,7 +21,8 @@ from polykit.types import Data, Split
 from polykit_builtins.datasets.autoencoder import train_autoencoder
 from polykit_builtins.datasets.class_names import class_names
 from polykit_builtins.datasets.digits import Digits
-from polykit_builtins.datasets.imagefolder import MEAN, STD, ImageFolder, read_rgb
+from polykit_builtins.datasets.imagefolder import ImageFolder
+from polykit_builtins.datasets.pictures import MEAN, STD, read_rgb
 from polykit_builtins.datasets.vision import ROOT_VARIABLE, Cifar10, FashionMnist, Mnist
 
 
@@ -234,7 +235,7 @@ def test_pictures_of_any_mode_become_rgb(mode: str, tmp_path: Path) -> None:
         picture(path, 255, mode)
     with Image.open(path) as stored:
         assert stored.mode == mode
-    rgb = read_rgb(str(path))
+    rgb = read_rgb(path)
     assert rgb.mode == "RGB"
     assert np.asarray(rgb).min() == 255
 
@@ -340,7 +341,7 @@ def test_a_thousand_other_folders_are_not_taken_for_imagenet() -> None:
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     path = tmp_path / "grey.png"
     Image.fromarray(np.full((4, 4), 0x8080, dtype=np.uint16)).save(path)
-    assert np.asarray(read_rgb(str(path))).tolist() == [[[128] * 3] * 4] * 4
+    assert np.asarray(read_rgb(path)).tolist() == [[[128] * 3] * 4] * 4
 
 
 @pytest.mark.parametrize(

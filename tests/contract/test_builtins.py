@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,16 @@ def pictures(folder: Path) -> dict[str, object]:
     return {"path": str(folder), "size": 12, "crop": 8}
 
 
+def shards(folder: Path) -> dict[str, object]:
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for file in sorted(Path(str(pictures(folder)["path"])).rglob("*.png")):
+            tar.add(file, f"{file.parent.name}-{file.name}")
+            label = tarfile.TarInfo(f"{file.parent.name}-{file.stem}.txt")
+            label.size = 3
+            tar.addfile(label, io.BytesIO(file.parent.name.encode()))
+    return {"path": str(folder / "a.tar"), "size": 12, "crop": 8}
+
+
 def make(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(outputs))
 
@@ -63,6 +75,7 @@ test_contract = polykit.testing.contract(
         "fashion-mnist": root,
         "cifar10": root,
         "imagefolder": pictures,
+        "webdataset": shards,
         "factory": factory,
         "continuous-sparsification": short_descent,
         "cs": short_descent,

@@ -59,4 +59,11 @@ def polykit_entries() -> list[Entry]:
             f"{_HERE}.imagefolder:ImageFolder",
             "your own pictures, one folder per class: imagefolder:PATH",
         ),
+        Entry(
+            "dataset",
+            "webdataset",
+            f"{_HERE}.webdataset:WebDataset",
+            "your own pictures in tar shards: webdataset:FOLDER or webdataset:train-{000..146}.tar",
+            "Aizman, Maltby & Breuel 2019, arXiv:2001.01858",
+        ),
     ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from math import ceil
 from typing import Any, Literal
 
 import torch
@@ -17,6 +15,7 @@ from polykit.runtime.addressing import select_layers, select_units
 from polykit.runtime.clustering import Recipe
 from polykit.runtime.devices import pick_device
 from polykit.runtime.reading import Reader, make_reader
+from polykit.runtime.splits import stretches
 from polykit.runtime.trace import trace
 from polykit.types import Data, Split, Trace
 from polykit.workflows.clusters.config import ClustersConfig
@@ -109,10 +108,10 @@ class Setup:
 
     @property
     def shard_cells(self) -> list[Cell]:
-        """One cell per shard of pictures, `first` to `last` not included; all of about one size."""
-        count = len(self.split)
-        shards = ceil(count / self.config.shard_size)
-        ends = [round(number * count / shards) for number in range(shards + 1)]
+        """One cell per shard of pictures, `first` to `last` not included; all of about one size.
+
+        Where the pictures lie in archives, no shard goes beyond the end of one.
+        """
         return [
             Cell(
                 f"activations-{number:05d}",
@@ -121,7 +120,7 @@ class Setup:
                 last=last,
                 needs=(self.model_cell.name,),
             )
-            for number, (first, last) in enumerate(pairwise(ends))
+            for number, (first, last) in enumerate(stretches(self.split, self.config.shard_size))
         ]
 
     @property
