@@ -44,6 +44,10 @@ class RunError(PolykitError):
     """A run directory cannot be written, read or resumed."""
 
 
+class DiskFullError(RunError):
+    """There is no space left to write to, so no other part of the run could be kept either."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the nearest known name, or an empty string.
 

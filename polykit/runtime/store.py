@@ -1,10 +1,14 @@
-"""The run directory: cells written whole or not at all, then tables made from them."""
+"""The run directory: cells written whole or not at all, then tables made from them.
+
+Each cell keeps the digests of its files, and the run's record those of its tables, so that what a
+disk or a copy has damaged is told from what was written.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +21,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from polykit.errors import RunError
-from polykit.runtime.files import explain, read_json, write_bytes, write_json
+from polykit.runtime.files import (
+    digest,
+    is_temporary,
+    json_bytes,
+    not_written,
+    read_json,
+    temporary_name,
+    write_bytes,
+    write_json,
+)
 from polykit.runtime.tables import TABLES, empty
 
+DIGESTS = "digests.json"
 _CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
@@ -54,6 +68,7 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._sound: set[Path] = set()
 
     @classmethod
     def create(cls, path: Path, meta: Mapping[str, Any]) -> RunStore:
@@ -66,7 +81,7 @@ class RunStore:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(explain(path, error)) from error
+            raise not_written(path, error) from error
         store = cls(path)
         store.write_meta(meta)
         return store
@@ -85,7 +100,7 @@ class RunStore:
                 except FileExistsError:
                     number += 1
         except OSError as error:
-            raise RunError(explain(folder, error)) from error
+            raise not_written(folder, error) from error
         return cls.create(path, meta)
 
     @classmethod
@@ -134,6 +149,26 @@ class RunStore:
         """Whether a cell is done."""
         return self.cell(name).is_dir()
 
+    def tidy(self) -> None:
+        """Remove what processes left behind that were killed while they wrote."""
+        for path in (*self.path.iterdir(), *self.path.glob("cells/.*")):
+            if is_temporary(path) and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif is_temporary(path):
+                path.unlink(missing_ok=True)
+
+    def discard_damaged(self, cells: Iterable[str]) -> list[str]:
+        """Take away the cells whose files are not what was written; say of each what is wrong."""
+        problems = []
+        for name in cells:
+            try:
+                for file in self._digests(name):
+                    self.file(name, file)
+            except RunError as error:
+                shutil.rmtree(self.cell(name))
+                problems.append(str(error))
+        return problems
+
     def write_cell(self, name: str, result: CellResult) -> None:
         """Write a cell, whole or not at all; a cell that is there already stays."""
         target = self.cell(name)
@@ -142,33 +177,62 @@ class RunStore:
         for table in TABLES[workflow]:
             rows = result.tables.get(table, empty(workflow, table))
             files[f"{table}.parquet"] = _parquet(rows)
-        temporary = target.with_name(f".{name}.{secrets.token_hex(4)}")
+        files["notices.json"] = json_bytes(list(result.notices))
+        temporary = temporary_name(target)
         try:
             temporary.mkdir(parents=True)
         except OSError as error:
-            raise RunError(explain(target, error)) from error
+            raise not_written(target, error) from error
         try:
             for file, content in files.items():
                 write_bytes(temporary / file, content)
-            write_json(temporary / "notices.json", list(result.notices))
+            write_json(temporary / DIGESTS, {name: _sha256(files[name]) for name in sorted(files)})
             os.rename(temporary, target)
             self.scratch(name).unlink(missing_ok=True)
         except OSError as error:
             if not target.is_dir():
-                raise RunError(explain(target, error)) from error
+                raise not_written(target, error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def file(self, name: str, file: str) -> Path:
+        """Return the place of a cell's file; raise RunError if it is not what was written.
+
+        Each is read for that once; a cell of an older polykit, without digests, is believed.
+        """
+        path = self.cell(name) / file
+        if path not in self._sound:
+            expected = self._digests(name).get(file)
+            if expected is not None:
+                self._check(path, expected)
+            self._sound.add(path)
+        return path
+
+    def _digests(self, name: str) -> dict[str, str]:
+        path = self.cell(name) / DIGESTS
+        found = read_json(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise RunError(f"{path} is damaged: it holds no digests")
+        return found
+
+    def _check(self, path: Path, expected: str) -> None:
+        if digest(path) != expected:
+            raise RunError(
+                f"{path} is damaged: it is not what was written. Make it anew with: polykit run "
+                f"--resume {self.path}"
+            )
+
     def read_tensors(self, name: str, file: str) -> dict[str, Tensor]:
         """Read a safetensors file of a cell."""
+        path = self.file(name, file)
         try:
-            return load_file(self.cell(name) / file)
+            return load_file(path)
         except Exception as error:
-            raise RunError(f"{self.cell(name) / file} cannot be read: {error}") from error
+            raise RunError(f"{path} cannot be read: {error}") from error
 
     def read_table(self, name: str, table: str) -> pd.DataFrame:
         """Read one of the tables that a cell left behind."""
-        return self._read(self.cell(name) / f"{table}.parquet")
+        return self._read(self.file(name, f"{table}.parquet"))
 
     def notices(self, cells: Iterable[str]) -> list[str]:
         """Remarks of the cells that are done, in order, each once."""
@@ -180,31 +244,39 @@ class RunStore:
         ]
         return list(dict.fromkeys(found))
 
-    def collect(self, cells: Iterable[str]) -> None:
-        """Write the run's tables from the cells that are done, in the order given."""
+    def collect(self, cells: Iterable[str]) -> dict[str, str]:
+        """Write the run's tables from the cells that are done, in the order given.
+
+        Returns the digests of their files, for the run's record.
+        """
+        found = {}
         done = [name for name in cells if self.has(name)]
         workflow = self.workflow
         for table, columns in TABLES[workflow].items():
-            parts = [self._read(self.cell(name) / f"{table}.parquet") for name in done]
+            parts = [self.read_table(name, table) for name in done]
             parts = [part for part in parts if len(part)]
             joined = pd.concat(parts, ignore_index=True) if parts else empty(workflow, table)
-            write_bytes(self.path / f"{table}.parquet", _parquet(joined[list(columns)]))
+            content = _parquet(joined[list(columns)])
+            write_bytes(self.path / f"{table}.parquet", content)
+            found[f"{table}.parquet"] = _sha256(content)
+        return found
 
     def _read(self, path: Path) -> pd.DataFrame:
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError, KeyError) as error:
-            mend = f"polykit run --resume {self.path}"
-            if path.parent != self.path:  # a cell that is there is not run again
-                mend = f"rm -r {path.parent} && {mend}"
             raise RunError(
-                f"{path} cannot be read: {error}. An unfinished or damaged run goes on with: {mend}"
+                f"{path} cannot be read: {error}. An unfinished or damaged run goes on with: "
+                f"polykit run --resume {self.path}"
             ) from error
 
     def load(self) -> SavedRun:
         """Read the run; raise RunError where a table is missing or damaged."""
-        tables = {}
+        tables, digests = {}, self.meta.get("tables", {})
         for table, columns in TABLES[self.workflow].items():
+            file = f"{table}.parquet"
+            if file in digests:
+                self._check(self.path / file, digests[file])
             tables[table] = self._read(self.path / f"{table}.parquet")
             missing = set(columns) - set(tables[table].columns)
             if missing:
@@ -216,6 +288,11 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Serialise tensors as safetensors."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     return save(plain)
+
+
+def _sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes in hex digits, as `files.digest` does of a file."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _parquet(rows: pd.DataFrame) -> bytes:

@@ -13,8 +13,9 @@ from typing import Any
 
 from polykit.api import Engine
 from polykit.entries import Chosen
-from polykit.errors import RunError, UsageError
+from polykit.errors import DiskFullError, RunError, UsageError
 from polykit.registry import GROUP
+from polykit.runtime.locks import only_here
 from polykit.runtime.store import RunStore
 from polykit.workflows.catalogue import workflow_of
 from polykit.workflows.plugins import create
@@ -61,8 +62,16 @@ def carry_out(setup: Any, store: RunStore, engine: Engine) -> dict[str, str]:
     for those that need it; a fatal error is raised. Ctrl-C is raised too; what is done stays, and
     a later call goes on from there.
     """
+    with only_here(store.path):
+        return _drive(setup, store, engine)
+
+
+def _drive(setup: Any, store: RunStore, engine: Engine) -> dict[str, str]:
     workflow = workflow_of(setup.config)[1]
     meta = store.meta
+    store.tidy()
+    for problem in store.discard_damaged(meta["cells"]):
+        _log.warning("%s; its cell is done again", problem)
     meta["status"] = "running"
     store.write_meta(meta)
     setup.registry.notify(
@@ -72,13 +81,14 @@ def carry_out(setup: Any, store: RunStore, engine: Engine) -> dict[str, str]:
     status = "interrupted"
     try:
         sweep.run(engine)
-        store.collect(meta["cells"])
+        meta["tables"] = store.collect(meta["cells"])
         status = "failed" if sweep.failures else "complete"
     except Exception:
         status = "failed"
         raise
     finally:
         failures = {name: sweep.failures[name] for name in meta["cells"] if name in sweep.failures}
+        store.tidy()
         meta |= {"status": status, "failures": failures, "notices": store.notices(meta["cells"])}
         if workflow.closing is not None:
             workflow.closing(meta, list(sweep.skipped))
@@ -155,7 +165,13 @@ class _Sweep:
             for name in names:
                 self._tell(name)
             return None
-        return executor.submit(perform, Task(self._origin, group.phase, names, self._setup.threads))
+        task = Task(self._origin, group.phase, names, self._setup.threads)
+        try:
+            return executor.submit(perform, task)
+        except BrokenExecutor as error:
+            lost: Future[Outcome] = Future()
+            lost.set_exception(error)
+            return lost
 
     def _is_blocked(self, cell: Cell) -> bool:
         """Note a cell whose forerunner failed, and say so."""
@@ -178,7 +194,7 @@ class _Sweep:
             raise
         self.skipped |= dict.fromkeys(outcome.skipped)
         for name, failure in outcome.failures.items():
-            if isinstance(failure, self._phases[group.phase].fatal):
+            if isinstance(failure, (DiskFullError, *self._phases[group.phase].fatal)):
                 raise failure
             _log.error("%s failed: %s", name, failure)
             self.failures[name] = str(failure)

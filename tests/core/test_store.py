@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from polykit.errors import RunError
+from polykit.errors import DiskFullError, RunError
 from polykit.runtime import files
-from polykit.runtime.store import CellResult, RunStore, tensor_bytes
+from polykit.runtime.locks import only_here
+from polykit.runtime.store import DIGESTS, CellResult, RunStore, tensor_bytes
 
 META = {"status": "running", "config": {}, "workflow": "analyze"}
 
@@ -53,7 +54,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(RunError, match=r"no space left.*--resume"):
+    with pytest.raises(DiskFullError, match=r"no space left.*--resume"):
         store.write_cell("next", result())
     with pytest.raises(RunError, match="no space left"):
         store.write_meta({**META, "status": "complete"})
@@ -116,8 +117,90 @@ def test_damaged_tables_are_said(tmp_path):
         store.load()
     store.write_cell("one", result())
     (store.cell("one") / "rows.parquet").write_bytes(b"PAR1nonsense")
-    with pytest.raises(RunError, match=r"rm -r .*cells/one && polykit run --resume .*run$"):
+    with pytest.raises(RunError, match=r"one/rows\.parquet is damaged.*--resume .*run$"):
         store.collect(["one"])
+
+
+@pytest.mark.parametrize("file", ["rows.parquet", "t.safetensors", "notices.json", DIGESTS])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_damaged_cells_are_told_from_whole_ones_and_taken_away(tmp_path, file, harm):
+    store = RunStore.create(tmp_path / "run", META)
+    for name in ("one", "two"):
+        store.write_cell(name, result())
+    path = store.cell("one") / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if harm != "remove":
+        path.write_bytes(content if harm == "flip" else content[:-3])
+    elif file == DIGESTS:  # a cell of an older polykit: nothing to tell it by
+        assert RunStore.open(store.path).discard_damaged(["one", "two"]) == []
+        return
+    fresh = RunStore.open(store.path)
+    if file != DIGESTS:
+        with pytest.raises(RunError, match=file):
+            fresh.file("one", file)
+    (problem,) = RunStore.open(store.path).discard_damaged(["one", "two", "three"])
+    assert f"cells/one/{file}" in problem or file == DIGESTS
+    assert (store.has("one"), store.has("two")) == (False, True)
+
+
+def test_a_file_is_checked_before_it_is_read_for_the_first_time(tmp_path):
+    store = RunStore.create(tmp_path / "run", META)
+    store.write_cell("one", result())
+    path = store.cell("one") / "t.safetensors"
+    path.write_bytes(tensor_bytes({"x": torch.arange(4)}))
+    with pytest.raises(RunError, match="not what was written"):
+        store.read_tensors("one", "t.safetensors")
+
+
+def test_damaged_tables_of_a_run_are_told_by_its_record(tmp_path):
+    store = RunStore.create(tmp_path / "run", META)
+    store.write_cell("one", result())
+    store.write_meta({**META, "tables": store.collect(["one"])})
+    assert len(store.load().rows) == 1
+    empty = RunStore.create(tmp_path / "other", META)
+    empty.collect([])
+    (empty.path / "rows.parquet").replace(store.path / "rows.parquet")  # it can be read
+    with pytest.raises(RunError, match=r"rows\.parquet is damaged.*--resume"):
+        store.load()
+
+
+def test_tidy_takes_away_what_was_not_finished_and_nothing_else(tmp_path):
+    store = RunStore.create(tmp_path / "run", META)
+    store.write_cell("one", result())
+    store.scratch("two").write_bytes(b"half-way")
+    kept = set(store.path.rglob("*"))
+    left = store.path / "cells" / ".two.0123abcd"
+    left.mkdir()
+    (left / "rows.parquet").write_bytes(b"PAR1")
+    (store.path / ".run.json.89abcdef").write_bytes(b"{")
+    (store.path / "cells" / ".two.checkpoint.01234567").write_bytes(b"")
+    kept.add(store.path / ".mine")
+    (store.path / ".mine").touch()
+    store.tidy()
+    assert set(store.path.rglob("*")) == kept
+
+
+def test_only_one_at_a_time_works_in_a_directory(tmp_path):
+    with (
+        only_here(tmp_path),
+        pytest.raises(RunError, match="another process is at work"),
+        only_here(tmp_path),
+    ):
+        pass
+    with only_here(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_locks_is_no_obstacle(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("polykit.runtime.locks.fcntl.flock", refuse)
+    with only_here(tmp_path), only_here(tmp_path):
+        pass
 
 
 def test_names_of_new_runs_do_not_meet(tmp_path):

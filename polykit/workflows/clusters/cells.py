@@ -157,7 +157,7 @@ def shard_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
 
 def units_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     """Find each unit's top pictures and their clusters."""
-    paths = tuple(store.cell(shard.name) / FILE for shard in setup.shard_cells)
+    paths = tuple(store.file(shard.name, FILE) for shard in setup.shard_cells)
     found = look_at_units(setup, Shards(paths, cell.layer), setup.chosen(cell))
     store.write_cell(cell.name, found)
     _done(setup, cell, "clusters", found.tables["rows"].to_dict("records"))
@@ -171,7 +171,7 @@ def picture_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     )
     pictures = torch.tensor(sorted(set(members["picture"])), dtype=torch.long)
     layer = next(iter(setup.units))
-    paths = tuple(store.cell(shard.name) / FILE for shard in setup.shard_cells)
+    paths = tuple(store.file(shard.name, FILE) for shard in setup.shard_cells)
     labels = Shards(paths, layer).gather(pictures).label.tolist()
     source = partial(setup.data.source, setup.config.split)
     rows = [

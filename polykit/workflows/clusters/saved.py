@@ -88,7 +88,7 @@ class SavedClusters:
         """Return a layer's activations on all pictures, streamed from the disk."""
         self._check(layer)
         store = RunStore.open(self.path)
-        return Shards(tuple(store.cell(c.name) / FILE for c in self.setup.shard_cells), layer)
+        return Shards(tuple(store.file(c.name, FILE) for c in self.setup.shard_cells), layer)
 
     def members(self, unit: UnitRef) -> pd.DataFrame:
         """Return a unit's top pictures: rank, picture, activation, cluster, probability.

@@ -114,7 +114,7 @@ def overlap_cell(setup: Setup, store: RunStore, cell: OverlapCell) -> None:
     for a, b in itertools.combinations(cell.parts, 2):
         if (a.pruner, a.density) != (b.pruner, b.density):
             continue
-        masks = [load_mask(store.cell(part.name) / MASK) for part in (a, b)]
+        masks = [load_mask(store.file(part.name, MASK)) for part in (a, b)]
         shared = chance_overlap(masks[0], masks[1], candidates, rng)
         rows.append(
             {

@@ -37,6 +37,6 @@ def own_masks(run: Path, unit: UnitRef) -> list[OwnMask]:
     for place in own[["cluster", "pruner", "density"]].drop_duplicates().itertuples(index=False):
         cluster, pruner, density = int(place[0]), str(place[1]), float(place[2])
         cell = Cell(unit, cluster, pruner, density, "own", unit)
-        mask = load_mask(store.cell(cell.name) / MASK)
+        mask = load_mask(store.file(cell.name, MASK))
         found.append(OwnMask(cluster, pruner, density, mask))
     return found
