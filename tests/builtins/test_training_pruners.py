@@ -310,8 +310,10 @@ def test_edge_popup_finds_a_network_in_one_that_never_trained(digits):
     cut = candidates(model, trace(model, data.train.x[:1]))
     pruner, draw = EdgePopup(weights="signed"), generator(0, "edge-popup")
     drawn = pruner.prepare(model, candidates=cut, generator=draw)
-    batches = list(data.train.batches(256))
+    batches, untouched = list(data.train.batches(256)), copy.deepcopy(drawn.state_dict())
     mask = pruner.prune(drawn, TaskLoss(), batches, density=0.5, candidates=cut, generator=draw)
+    assert all(torch.equal(value, untouched[name]) for name, value in drawn.state_dict().items())
+    assert mask.density == pytest.approx(0.5, abs=1e-3)
     assert accuracy(drawn, data) < 0.3
     with masked(drawn, mask):
         assert accuracy(drawn, data) >= 0.92
@@ -324,15 +326,15 @@ def test_a_ticket_learns_where_a_random_mask_does_not(digits):
     def trained(network, mask, *, epochs=None):
         network = copy.deepcopy(network)
         config = TrainingConfig(lr=2e-3)
-        train(network, data, config, epochs or 20, seed=0, device=CPU, mask=mask)
+        train(network, data, config, epochs or 30, seed=0, device=CPU, mask=mask)
         return network
 
-    pruner, draw = IterativeMagnitude(rate=0.5, rewind=2), generator(0)
+    pruner, draw = IterativeMagnitude(rate=0.35, rewind=2), generator(0)
     early = pruner.prepare(model, candidates=cut, generator=draw, train=trained)
     ticket = pruner.prune(
         early, TaskLoss(), [], density=0.07, candidates=cut, generator=draw, train=trained
     )
     shapes = {name: cut.element_shape(name) for name in cut.shapes}
     chance = Scores({n: torch.rand(s, generator=draw) for n, s in shapes.items()}, cut).keep(0.07)
-    assert accuracy(trained(early, ticket), data) >= 0.93
+    assert accuracy(trained(early, ticket), data) >= 0.95
     assert accuracy(trained(early, chance), data) <= 0.8
