@@ -22,6 +22,7 @@ from polykit.errors import TrainingError
 from polykit.runtime.dropout import Dropouts, replace_dropout
 from polykit.runtime.masking import apply_mask, on_model
 from polykit.runtime.objectives import task_loss
+from polykit.runtime.pace import Pace
 from polykit.runtime.seeds import generator
 from polykit.runtime.splits import TensorSplit
 from polykit.runtime.stacked import stacked
@@ -103,9 +104,8 @@ def train_together(
                 )
             ]
         else:
-            found = _Ensemble([jobs[place] for place in places], config, device).train(
-                epochs, tells
-            )
+            members = [jobs[place] for place in places]
+            found = _Ensemble(members, config, epochs, device).train(tells)
         histories |= zip(places, found, strict=True)
     return [histories[place] for place in range(len(jobs))]
 
@@ -168,8 +168,11 @@ def _size(model: nn.Module) -> int:
 class _Ensemble:
     """Networks of one kind, stacked along a first axis; narrower ones are padded with zeros."""
 
-    def __init__(self, jobs: Sequence[Job], config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], config: TrainingConfig, epochs: int, device: torch.device
+    ) -> None:
         self._jobs, self._config, self._device = jobs, config, device
+        self._epochs = epochs
         for job in jobs:
             job.model.to(device)
             if job.mask is not None:
@@ -185,16 +188,24 @@ class _Ensemble:
             for name in own[0]
         }
         self._kept = self._keep()
-        self._optimizer = make_optimizer(list(self._parameters.values()), config, fused=True)
+        self._optimizer = make_optimizer(list(self._parameters.values()), config, stacked=True)
         self._progress = [Progress(job.model, config) for job in jobs]
         worlds = list({id(job.data): job.data for job in jobs}.values())
         place = {id(data): index for index, data in enumerate(worlds)}
         self._world = torch.tensor([place[id(job.data)] for job in jobs], device=device)
         self._train = _stacked_split([data.train for data in worlds], device)
         self._validation = _stacked_split([data.validation for data in worlds], device)
+        self._pace = Pace(
+            config,
+            self._optimizer,
+            self._template,
+            self._parameters,
+            self._train[0].shape[1],
+            epochs,
+        )
 
-    def train(self, epochs: int, tells: Sequence[Callable[[Epoch], None] | None]) -> list[History]:
-        for number in range(1, epochs + 1):
+    def train(self, tells: Sequence[Callable[[Epoch], None] | None]) -> list[History]:
+        for number in range(1, self._epochs + 1):
             if all(progress.done for progress in self._progress):
                 break
             losses = self._one_epoch(number)
@@ -214,7 +225,7 @@ class _Ensemble:
         for progress, job in zip(self._progress, self._jobs, strict=True):
             progress.choose()
             job.model.eval()
-        return [progress.history(epochs) for progress in self._progress]
+        return [progress.history(self._epochs) for progress in self._progress]
 
     def _keep(self) -> dict[str, Tensor]:
         """What stays zero otherwise: 1 where a parameter is a member's own and not masked."""
@@ -232,6 +243,7 @@ class _Ensemble:
 
     def _one_epoch(self, number: int) -> list[float]:
         self._template.train()
+        self._pace.begin(number)
         x, y = self._train
         samples, seeds = x.shape[1], [job.seed for job in self._jobs]
         orders = [torch.randperm(samples, generator=generator(s, "order", number)) for s in seeds]
@@ -251,7 +263,7 @@ class _Ensemble:
                     f"a training step of {len(self._jobs)} networks together failed: {error}. "
                     f"Train them one by one: ensemble=1"
                 ) from error
-            self._optimizer.step()
+            self._pace.step()
             with torch.no_grad():
                 for name, keep in self._kept.items():
                     self._parameters[name].mul_(keep)

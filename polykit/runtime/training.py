@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from polykit.errors import TrainingError
 from polykit.runtime.files import write_bytes
+from polykit.runtime.lamb import Lamb
 from polykit.runtime.masking import apply_mask, on_model
 from polykit.runtime.objectives import task_loss
+from polykit.runtime.pace import Pace
 from polykit.runtime.seeds import generator, seeded
 from polykit.runtime.trace import evaluating
 from polykit.runtime.training_config import TrainingConfig
@@ -82,6 +84,7 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         _load(checkpoint, model, optimizer, progress)
     own = dict(model.named_parameters())
+    pace = Pace(config, optimizer, model, own, len(data.train), epochs)
     kept = [(own[name], keep) for name, keep in on_model(model, mask).items()] if mask else []
     if mask is not None:
         apply_mask(model, mask)
@@ -90,7 +93,8 @@ def train(
         number = len(progress.epochs) + 1
         order = torch.randperm(len(data.train), generator=generator(seed, "order", number))
         with seeded(seed, "epoch", number):
-            mean = _one_epoch(model, data, config, optimizer, order, kept, device, loss)
+            pace.begin(number)
+            mean = _one_epoch(model, data, config, pace, order, kept, device, loss)
         validation, accuracy = evaluate(model, data.validation, data.task, device)
         if not (math.isfinite(mean) and math.isfinite(validation)):
             raise not_finite(mean, validation, number, config.lr, seed)
@@ -110,7 +114,7 @@ def _one_epoch(
     model: nn.Module,
     data: Data,
     config: TrainingConfig,
-    optimizer: torch.optim.Optimizer,
+    pace: Pace,
     order: Tensor,
     kept: list[tuple[nn.Parameter, Tensor]],
     device: torch.device,
@@ -126,10 +130,10 @@ def _one_epoch(
     count = 0
     try:
         for x, y in data.train.batches(config.batch_size, order=order):
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             value = descend(model, x.to(device), y.to(device))
             value.backward()
-            optimizer.step()
+            pace.step()
             for parameter, keep in kept:
                 parameter.data.mul_(keep)
             total.add_(value.detach(), alpha=len(x))
@@ -165,11 +169,16 @@ def evaluate(
 
 
 def make_optimizer(
-    parameters: Sequence[Tensor], config: TrainingConfig, *, fused: bool = False
+    parameters: Sequence[Tensor], config: TrainingConfig, *, stacked: bool = False
 ) -> torch.optim.Optimizer:
-    """Return the optimiser that `config` asks for; `fused` is quicker for many parameters."""
+    """Return the optimiser that `config` asks for.
+
+    `stacked` parameters are those of many networks, along a first axis.
+    """
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    common["fused"] = fused or None  # False would switch foreach off on a GPU, too
+    if config.optimizer == "lamb":
+        return Lamb(parameters, **common, stacked=stacked)
+    common["fused"] = stacked or None  # False would switch foreach off on a GPU, too
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=config.momentum, **common)
     if config.optimizer == "adagrad":
