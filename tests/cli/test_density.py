@@ -48,6 +48,8 @@ def test_the_plan_writes_nothing(polykit):
         (["--compare", "sgd"], "sgd=0.01"),
         (["--drop", "0.1", "--rise", "0.1"], "give one of them"),
         (["--pruner", "structured"], "gives a smaller network instead of a mask"),
+        (["--ticket", "snip"], "finds no lottery ticket; take iterative-magnitude"),
+        (["--class-pruner", "iterative-magnitude"], "whatever the class; take one"),
         (["--model", "alexnet"], "has no option scale or init"),
         (["--scale", "0"], "factors above 0"),
     ],

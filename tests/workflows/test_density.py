@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import polykit
 from polykit import session
 from polykit.errors import TrainingError, UsageError
 from polykit.registry import Registry
@@ -199,6 +200,16 @@ def test_what_goes_wrong_with_a_network_is_said(registry, tmp_path):
     assert "accuracy never fell by more than 0.99" in "\n".join(run.notices)
     assert run.saved.tables["effective"]["density"].isna().all()
     assert "no effective density" in run.verdict().answer
+    data = registry.create("dataset", "digits").instance.load()
+    x, y = data.validation.x, data.validation.y
+    parts = {
+        "train": (data.train.x, data.train.y),
+        "validation": (x[y != 3], y[y != 3]),
+        "test": (x, y),
+    }
+    options = {**SMALL, "seeds": (0,), "scales": (1.0,), "epochs": 1}
+    run = polykit.density(options.pop("model"), parts, out=tmp_path / "c", **options)
+    assert "no validation sample of class 3" in "\n".join(run.notices)
 
 
 def test_a_rise_of_loss_may_be_the_threshold(registry, tmp_path):

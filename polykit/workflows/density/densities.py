@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from polykit.api import SaliencyPruner
-from polykit.entries import Chosen
+from polykit.api import Pruner, SaliencyPruner
 from polykit.runtime.bisection import crossing
 from polykit.runtime.blame import blaming
 from polykit.runtime.masking import masked
@@ -66,10 +65,8 @@ class Followed:
 
 def follow(network: Network, label: str) -> Followed:
     """Prune and evaluate a network, by all steps if one ranking gives them, else by bisection."""
-    chosen = network.setup.pruners[label]
-    if ranks(chosen.instance):
-        return _trajectory(network, label, chosen.instance)
-    return _search(network, label, chosen)
+    pruner = network.setup.pruners[label].instance
+    return (_trajectory if ranks(pruner) else _search)(network, label, pruner)
 
 
 def doubtful(network: Network, followed: Followed) -> list[str]:
@@ -104,13 +101,13 @@ def _trajectory(network: Network, label: str, pruner: SaliencyPruner) -> Followe
     return Followed(label, tuple(range(len(found.kept))), found)
 
 
-def _search(network: Network, label: str, chosen: Chosen) -> Followed:
+def _search(network: Network, label: str, pruner: Pruner) -> Followed:
     """Ask for a subnetwork at one density after the other, until two neighbours differ.
 
     A pruner that trains starts from the network's start, and its subnetwork is trained as the
     whole network was.
     """
-    config, cut, pruner = network.setup.config, network.kind.candidates, chosen.instance
+    config, cut = network.setup.config, network.kind.candidates
     data, device = network.data, network.setup.device
     start = network.prepared(label, pruner)
     looked: dict[int, tuple[int, float, float | None]] = {}
