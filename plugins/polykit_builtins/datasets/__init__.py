@@ -34,6 +34,13 @@ def polykit_entries() -> list[Entry]:
         ),
         Entry(
             "dataset",
+            "toy-superposition",
+            f"{_HERE}.toy_superposition:ToySuperposition",
+            "rare features embedded in fewer inputs, to be read out again",
+            "Jermyn et al. 2022, Engineering monosemanticity in toy models, arXiv:2211.09169, §3",
+        ),
+        Entry(
+            "dataset",
             "mnist",
             f"{_HERE}.vision:Mnist",
             "70,000 handwritten digits of 28×28 pixels; needs a data root",

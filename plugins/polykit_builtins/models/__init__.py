@@ -53,6 +53,13 @@ def polykit_entries() -> list[Entry]:
             "three residual blocks of 16 filters",
             "He et al. 2016; Schoots et al., Propensity for density, §3.1",
         ),
+        Entry(
+            "model",
+            "toy-superposition-net",
+            f"{_HERE}.toy_superposition:ToySuperposition",
+            "one hidden layer, no output bias: for the dataset toy-superposition",
+            "Jermyn et al. 2022, Engineering monosemanticity in toy models, arXiv:2211.09169, §3",
+        ),
         _FACTORY,
     ]
 
