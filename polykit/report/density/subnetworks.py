@@ -110,7 +110,9 @@ def lottery(run: SavedRun) -> Iterator[Ticket]:
             yield Ticket(
                 float(str(scale)),
                 quantity,
-                *(estimate(by[name]) for name in (DENSE, TICKET, RANDOM)),
+                estimate(by[DENSE]),
+                estimate(by[TICKET]),
+                estimate(by[RANDOM]),
                 paired(by[TICKET], by[DENSE]),
                 paired(by[RANDOM], by[DENSE]),
                 paired(by[TICKET], by[RANDOM]),

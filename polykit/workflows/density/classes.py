@@ -42,7 +42,7 @@ def class_rows(found: Subnetworks, network: Network) -> list[dict[str, Any]]:
     `auc`: how well the logit tells validation samples of the class from all others; missing where
     there are none. `iou` with the class's own mask, and `chance`, what random masks of the same
     layer densities share. The whole network, and each class's mask shuffled within layers, are
-    there to compare with.
+    there to compare with. Memory: the validation split and its logits for each mask.
     """
     batches = list(network.data.validation.batches(network.setup.config.eval_batch_size))
     targets = torch.cat([y for _, y in batches])
