@@ -35,6 +35,10 @@ from polykit.report.laboratory import figures as laboratory_figures
 from polykit.report.laboratory import findings as laboratory_findings
 from polykit.report.laboratory import verdict as laboratory_verdict
 from polykit.report.verdict import Verdict
+from polykit.report.map import content as map_content
+from polykit.report.map import figures as map_figures
+from polykit.report.map import numbers as map_numbers
+from polykit.report.map import verdict as map_verdict
 from polykit.report.visualize import content as visualize_content
 from polykit.report.visualize import numbers as visualize_numbers
 from polykit.report.visualize import verdict as visualize_verdict
@@ -109,6 +113,13 @@ REPORTS: Mapping[str, Report] = {
         compare_verdict.verdict,
         compare_content.content,
         "compare.html.j2",
+    ),
+    "map": Report(
+        map_numbers.summary,
+        map_figures.draw_all,
+        map_verdict.verdict,
+        map_content.content,
+        "map.html.j2",
     ),
     "visualize": Report(
         visualize_numbers.summary,

@@ -34,23 +34,25 @@ _PART = {
     "density": "float64",
 }
 
+_ANALYZE: Mapping[str, Mapping[str, str]] = {
+    "rows": {**_CELL, "achieved_density": "float64", "stage": "str", **_STATISTIC},
+    "units": {
+        **_CELL,
+        "stage": "str",
+        "metric": "str",
+        "layer": "str",
+        "unit": "int64",
+        "statistic": "str",
+        "value": "float64",
+    },
+    "history": {**_CELL, "phase": "str", **_LOSSES, "validation_accuracy": "float64"},
+    "epochs": {**_CELL, "phase": "str", "epoch": "int64", **_STATISTIC},
+}
 _COMPARED = {"other": "str", "route": "str", "draw": "int64"}
 
 TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "analyze": {
-        "rows": {**_CELL, "achieved_density": "float64", "stage": "str", **_STATISTIC},
-        "units": {
-            **_CELL,
-            "stage": "str",
-            "metric": "str",
-            "layer": "str",
-            "unit": "int64",
-            "statistic": "str",
-            "value": "float64",
-        },
-        "history": {**_CELL, "phase": "str", **_LOSSES, "validation_accuracy": "float64"},
-        "epochs": {**_CELL, "phase": "str", "epoch": "int64", **_STATISTIC},
-    },
+    "analyze": _ANALYZE,
+    "map": {name: {"point": "str", **columns} for name, columns in _ANALYZE.items()},
     "laboratory": {
         "worlds": {"scenario": "str", "seed": "int64", "fact": "str", "value": "float64"},
         "networks": {

@@ -31,6 +31,9 @@ from polykit.workflows.dissect import setup as dissect_setup
 from polykit.workflows.laboratory import cells as laboratory_cells
 from polykit.workflows.laboratory import plan as laboratory_plan
 from polykit.workflows.laboratory import setup as laboratory_setup
+from polykit.workflows.map import cells as map_cells
+from polykit.workflows.map import plan as map_plan
+from polykit.workflows.map import setup as map_setup
 from polykit.workflows.sweep import Phase
 from polykit.workflows.visualize import cells as visualize_cells
 from polykit.workflows.visualize import plan as visualize_plan
@@ -102,6 +105,14 @@ WORKFLOWS: Mapping[str, Workflow] = {
         compare_plan.make_plan,
         compare_cells.describe,
         compare_cells.phases,
+    ),
+    "map": Workflow(
+        CONFIGS["map"],
+        map_setup.resolve,
+        map_plan.make_plan,
+        map_cells.describe,
+        map_cells.phases,
+        map_cells.closing,
     ),
 }
 

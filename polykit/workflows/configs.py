@@ -11,6 +11,7 @@ from polykit.workflows.config import SweepConfig
 from polykit.workflows.density.config import DensityConfig
 from polykit.workflows.dissect.config import DissectConfig
 from polykit.workflows.laboratory.config import LaboratoryConfig
+from polykit.workflows.map.config import MapConfig
 from polykit.workflows.visualize.config import VisualizeConfig
 
 CONFIGS: Mapping[str, type[SweepConfig]] = {
@@ -21,4 +22,5 @@ CONFIGS: Mapping[str, type[SweepConfig]] = {
     "clusters": ClustersConfig,
     "dissect": DissectConfig,
     "compare": CompareConfig,
+    "map": MapConfig,
 }

@@ -18,8 +18,8 @@ class ToySuperposition(Model):
     Weights and biases are drawn as PyTorch's linear layers draw them, uniformly from ±√(1 / in),
     and `initial_bias` is added to the hidden biases. With `l1` training descends the loss plus
     l1 · Σ h over the hidden values of a sample, in units of the squared error summed over outputs;
-    losses that are reported leave the penalty out. Source: Jermyn et al. 2022, Engineering monosemanticity
-    in toy models, arXiv:2211.09169, §3.
+    losses that are reported leave the penalty out. Source: Jermyn et al. 2022, Engineering
+    monosemanticity in toy models, arXiv:2211.09169, §3.
 
     >>> print(ToySuperposition(hidden=8).build((4,), 6))
     Sequential(

@@ -1,0 +1,1 @@
+"""One analysis, carried out at every point of a grid of its options."""
