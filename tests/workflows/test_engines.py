@@ -190,7 +190,7 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(tmp_path)
     checkpoint = tmp_path / "a" / "cells" / "seed-0-dense.checkpoint"
     try:
         until(checkpoint.exists)
-        workers = children(driver.pid)
+        workers = workers_of(driver.pid)
         os.killpg(driver.pid, signal.SIGINT)
         _, err = driver.communicate(timeout=60)
     finally:
@@ -200,13 +200,19 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(tmp_path)
         f"interrupted; continue with: polykit run --resume {tmp_path / 'a'}\n",
     )
     assert json.loads((tmp_path / "a" / "run.json").read_text())["status"] == "interrupted"
-    assert len(workers) >= 1
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert len(workers) == 1
+    until(lambda: gone(workers))
 
 
-def children(pid):
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [child for path in found for child in path.read_text().split()]
+def workers_of(pid):
+    """The worker processes of a driver, as far as they have begun to be such."""
+    children = [p.read_text().split() for p in Path(f"/proc/{pid}/task").glob("*/children")]
+    lines = {int(child): Path(f"/proc/{child}/cmdline") for found in children for child in found}
+    return [child for child, line in lines.items() if b"spawn_main" in line.read_bytes()]
+
+
+def gone(pids):
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def until(happens):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from concurrent.futures import BrokenExecutor
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from polykit.runtime import files
 from polykit.runtime.locks import only_here
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit_builtins.engines.serial import SerialExecutor
-from tests.workflows.test_engines import QUICK
+from tests.workflows.test_engines import QUICK, command, gone, until, workers_of
 from tests.workflows.test_engines import files as contents
 
 CONFIG = AnalyzeConfig(**QUICK)
@@ -90,6 +91,35 @@ def test_a_run_has_one_driver_at_a_time(run):
     with only_here(run.path), pytest.raises(RunError, match="another process is at work"):
         session.resume(run.path, Registry.discover())
     assert contents(run.path) == before
+
+
+def test_killed_workers_and_a_killed_driver_lose_nothing(tmp_path, whole):
+    words = ["--model", "mlp:widths=32", "--pruner", "magnitude", "--metric", "hoyer"]
+    words += ["--density", 0.3, "--no-control", "--epochs", 1, "--retrain-epochs", 1]
+    words += ["--seed", 0, "--seed", 1, "--ensemble", 1, "--engine", "local:workers=1"]
+    driver = command("analyze", *words, "--no-report", "--out", tmp_path / "a")
+    until(lambda: workers_of(driver.pid))
+    kill(workers_of(driver.pid)[0])
+    until((tmp_path / "a" / "cells" / "seed-0-dense").exists)
+    left = workers_of(driver.pid)
+    kill(driver.pid)
+    assert driver.wait() == -signal.SIGKILL
+    until(lambda: gone(left))
+    assert session.open_run(tmp_path / "a").status == "running"
+    driver = command("run", "--resume", tmp_path / "a", "--no-report")
+    until(lambda: workers_of(driver.pid) or driver.poll() is not None)
+    kill(*workers_of(driver.pid))
+    _, words = driver.communicate(timeout=120)
+    assert (driver.returncode, words) == (
+        0,
+        "warning: a worker process was killed; what it was at begins again\n",
+    )
+    assert session.open_run(tmp_path / "a").status == "complete"
+    assert contents(tmp_path / "a") == whole
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
 
 
 class Breaking(Engine):

@@ -21,4 +21,11 @@ def polykit_entries() -> list[Entry]:
             "polykit_builtins.engines.local:Local",
             "several cells at once, in processes of this machine",
         ),
+        Entry(
+            "engine",
+            "dask",
+            "polykit_builtins.engines.dask:Dask",
+            "cells on the workers of a dask cluster",
+            requires=("distributed",),
+        ),
     ]
