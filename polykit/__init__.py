@@ -2,9 +2,10 @@
 
 `polykit.analyze(model, dataset, …)` is the main job; `polykit.clusters(model, dataset, …)` looks
 for units that several groups of pictures drive, `polykit.dissect(run, …)` for the parts behind the
-groups; `polykit.density(model, dataset, …)` asks how many weights networks need;
-`polykit.open_run(path)` looks at a saved run, and `polykit.load_subnetwork(path)` reads a part that
-a dissection cut out. All are imported when first used, so that `import polykit` alone stays quick.
+groups; `polykit.density(model, dataset, …)` asks how many weights networks need,
+`polykit.basis(model, dataset, …)` what acts on what between layers; `polykit.open_run(path)` looks
+at a saved run, and `polykit.load_subnetwork(path)` reads a part that a dissection cut out. All are
+imported when first used, so that `import polykit` alone stays quick.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Run",
     "analyze",
+    "basis",
     "clusters",
     "compare",
     "density",
@@ -25,7 +27,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from polykit.runtime.subnetworks import load_subnetwork
-    from polykit.session import Run, analyze, clusters, compare, density, dissect, open_run
+    from polykit.session import Run, analyze, basis, clusters, compare, density, dissect, open_run
 
 
 def __getattr__(name: str) -> Any:

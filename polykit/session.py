@@ -27,6 +27,8 @@ from polykit.runtime.store import RunStore, SavedRun, tensor_bytes
 from polykit.types import Data
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.analyze.setup import resolve
+from polykit.workflows.basis.config import BasisConfig
+from polykit.workflows.basis.setup import resolve as resolve_basis
 from polykit.workflows.catalogue import WORKFLOWS, saved_config, workflow_of
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve as resolve_clusters
@@ -268,6 +270,37 @@ def analyze(
         pruners=own_pruners,
         metrics=own_metrics,
     )
+    return _begin(setup, out, runs_dir, resume)
+
+
+def basis(
+    model: str | nn.Module = "mlp",
+    dataset: Any = "digits",
+    *,
+    pruners: Sequence[str | Pruner] | None = None,
+    out: str | Path | None = None,
+    runs_dir: str | Path = "runs",
+    resume: bool = False,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Run:
+    """Draw a network's interaction graphs in several bases, also once pruned; return the run.
+
+    The arguments are those of `analyze`; `options` are the fields of `BasisConfig`.
+
+    Raises PolykitError where nothing can be run; cells that fail alone are in `Run.failures`.
+
+    Example (not run here, since it trains)::
+
+        run = polykit.basis("mlp", "digits", pruners=["magnitude"], densities=(0.1,))
+        run.verdict()
+    """
+    own, names = _own(pruners)
+    fields = {**options, "pruners": names} if pruners is not None else options
+    config, data = _configured(BasisConfig, "basis", model, dataset, fields)
+    network = None if isinstance(model, str) else model
+    known = registry or Registry.discover()
+    setup = resolve_basis(config, known, model=network, data=data, pruners=own)
     return _begin(setup, out, runs_dir, resume)
 
 

@@ -28,6 +28,7 @@ GROUP = "polykit"
 COMMANDS = {
     "analyze": "Prune with any pruner, measure with any metric.",
     "density": "Find how dense networks of several widths want to be.",
+    "basis": "Draw what acts on what between layers, and find modules.",
     "clusters": "Find units that several groups of pictures drive.",
     "dissect": "Find the parts that carry a unit's clusters, beside controls.",
     "visualize": "Show what a unit looks for, and which pixels make its value.",

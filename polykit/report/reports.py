@@ -13,6 +13,10 @@ from polykit.report.analyze import content as analyze_content
 from polykit.report.analyze import figures as analyze_figures
 from polykit.report.analyze import numbers as analyze_numbers
 from polykit.report.analyze import verdict as analyze_verdict
+from polykit.report.basis import content as basis_content
+from polykit.report.basis import figures as basis_figures
+from polykit.report.basis import numbers as basis_numbers
+from polykit.report.basis import verdict as basis_verdict
 from polykit.report.clusters import content as clusters_content
 from polykit.report.clusters import figures as clusters_figures
 from polykit.report.clusters import numbers as clusters_numbers
@@ -34,11 +38,11 @@ from polykit.report.laboratory import content as laboratory_content
 from polykit.report.laboratory import figures as laboratory_figures
 from polykit.report.laboratory import findings as laboratory_findings
 from polykit.report.laboratory import verdict as laboratory_verdict
-from polykit.report.verdict import Verdict
 from polykit.report.map import content as map_content
 from polykit.report.map import figures as map_figures
 from polykit.report.map import numbers as map_numbers
 from polykit.report.map import verdict as map_verdict
+from polykit.report.verdict import Verdict
 from polykit.report.visualize import content as visualize_content
 from polykit.report.visualize import numbers as visualize_numbers
 from polykit.report.visualize import verdict as visualize_verdict
@@ -92,6 +96,13 @@ REPORTS: Mapping[str, Report] = {
         density_verdict.verdict,
         density_content.content,
         "density.html.j2",
+    ),
+    "basis": Report(
+        basis_numbers.summary,
+        basis_figures.draw_all,
+        basis_verdict.verdict,
+        basis_content.content,
+        "basis.html.j2",
     ),
     "clusters": Report(
         clusters_numbers.summary,

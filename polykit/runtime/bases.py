@@ -56,7 +56,8 @@ class Basis:
     @property
     def limited_by_samples(self) -> bool:
         """Whether there were too few samples to show more directions than these."""
-        return self.activation_rank == self.samples < self.forward.shape[1]
+        centred = not bool(self.backward[0].any())  # the mean took one off either number
+        return self.activation_rank == self.samples - centred < self.forward.shape[1] - centred
 
     def project(self, values: Tensor) -> Tensor:
         """Turn a layer's values `[n, d, *positions]` into coordinates `[n, r, *positions]`.

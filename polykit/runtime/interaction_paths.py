@@ -13,6 +13,7 @@ from polykit.runtime.dual import dual_numbers, tangent_of
 from polykit.runtime.jacobian_rows import constants
 from polykit.runtime.nodes import Nodes
 from polykit.runtime.slope_rows import INPUT, double
+from polykit.runtime.trace import evaluating
 from polykit.types import Site, Trace
 
 
@@ -36,24 +37,16 @@ class Paths:
         self._model, self._trace = model, trace
         self._before, self._after = layers
         self._source, self._target = nodes
-        self._tensors = {
-            name: double(tensor)
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
-            if tensor.is_floating_point()
-        }
+        self._tensors = _in_double(model)
         # from the mean, the constant is 1 all along the path
         grows = not bool(self._source.origin.any())
         self._constants = constants(model, self._tensors) if grows else {}
         points, weights = leggauss(steps)
         self._path = [((1 + p) / 2, w / 2) for p, w in zip(points, weights, strict=True)]
         self._rows = max(1, numbers // max(call.units * call.positions for call in trace.calls))
-        self._checked = False
 
     def sums(self, x: Tensor) -> Tensor:
-        """Return the sum over samples `x [n, *shape]` of A², `[nodes behind, nodes before]`.
-
-        Raises ModelError where the layer behind also depends on what goes beside the one before.
-        """
+        """Return the sum over samples `x [n, *shape]` of A², `[nodes behind, nodes before]`."""
         total = torch.zeros(len(self._target), len(self._source)).to(self._source.forward)
         if total.numel():
             for chunk in x.split(self._rows):
@@ -63,8 +56,6 @@ class Paths:
     def _add(self, total: Tensor, x: Tensor) -> None:
         source, count = self._source, len(self._source)
         f = self._read(x)
-        if not self._checked:
-            self._check(x, f)
         start = _like(source.origin[1:], f)
         C = source.forward
         values = torch.tensordot(f, C[:, 1:].T, ([1], [0])) + C[:, 0]
@@ -116,16 +107,37 @@ class Paths:
             duals = {n: forward_ad.make_dual(tensors[n], c) for n, c in self._constants.items()}
             return tangent_of(self._run(x, values, tensors | duals))
 
-    def _check(self, x: Tensor, f: Tensor) -> None:
-        """Feed a black input, and the values of the layer before: nothing may change behind."""
-        self._checked = True
-        same = self._run(torch.zeros_like(x), f, self._tensors)
-        if not torch.equal(same, self._run(x, f, self._tensors)):
-            raise ModelError(
-                f"the values of layer {self._after!r} do not follow from those of "
-                f"{self._before!r} alone: a path leads beside it. An interaction graph needs "
-                f"layers that follow each other; choose such with --layer"
-            )
+
+def check_follows(model: nn.Module, x: Tensor, trace: Trace, before: str, behind: str) -> None:
+    """Raise ModelError where the values of `behind` do not follow from those of `before` alone.
+
+    The values that `x [n, *shape]` gives `before` are fed to it beside a black input: nothing may
+    change behind it. From the input itself everything follows.
+    """
+    if before == INPUT:
+        return
+    site, source, tensors = Site(behind, "post"), Site(before, "post"), _in_double(model)
+    x = double(x) if x.is_floating_point() else x
+    with evaluating(model), torch.no_grad():
+        found = capture(model, x, [source, site], trace, params=tensors).values
+        feed = (source, found[source])
+        black = torch.zeros_like(x)
+        again = capture(model, black, [site], trace, params=tensors, feed=feed).values
+    if not torch.equal(found[site], again[site]):
+        raise ModelError(
+            f"the values of layer {behind!r} do not follow from those of {before!r} alone: a path "
+            f"leads beside it. An interaction graph needs layers that follow each other; choose "
+            f"such with --layer"
+        )
+
+
+def _in_double(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers in float64, to stand in for the model's own."""
+    return {
+        name: double(tensor)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.is_floating_point()
+    }
 
 
 def _like(values: Tensor, like: Tensor, axis: int = 1) -> Tensor:

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from polykit.runtime.interaction_paths import Paths
+from polykit.runtime.interaction_paths import Paths, check_follows
 from polykit.runtime.nodes import Nodes
 from polykit.runtime.relu_chain import Link, relu_chain
 from polykit.runtime.slope_rows import INPUT, double, with_one
@@ -68,6 +68,9 @@ def interactions(
     samples = 0
     with evaluating(model), torch.no_grad():
         for batch in batches:
+            if not samples:
+                for before, after in pairwise(nodes):
+                    check_follows(model, batch, trace, before, after)
             x = double(batch) if batch.is_floating_point() else batch
             samples += len(x)
             totals = [total + way.sums(x).cpu() for total, way in zip(totals, ways, strict=True)]

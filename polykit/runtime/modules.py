@@ -44,25 +44,67 @@ class Modules:
     between: float | None
 
 
-def find_modules(
-    edges: Sequence[Tensor], cutoff: float, *, resolution: float = 1.0, seed: int = 0
-) -> Modules:
-    """Part the nodes of consecutive layers whose edges `[nodes behind, nodes before]` are given.
+@dataclass(frozen=True)
+class Links:
+    """The edges of a layered graph above a cutoff, nodes numbered layer by layer.
 
-    `cutoff` is ε > 0, in the unit of the edges; a higher `resolution` > 0 gives smaller modules.
-    Memory: about 100 bytes for each edge above the cutoff. Source: Traag et al. 2019, From Louvain
-    to Leiden; App. B.2.3 as above.
+    `sizes` holds the number of nodes of each layer. Of the edges between two layers that follow,
+    `pairs` holds the nodes behind, the nodes before, and w = log10(E / ε) > 0.
+    """
 
-    >>> found = find_modules([torch.eye(2), torch.eye(2)], 1e-3)
+    sizes: tuple[int, ...]
+    pairs: tuple[tuple[Tensor, Tensor, Tensor], ...]
+
+
+def links_of(edges: Sequence[Tensor], cutoff: float) -> Links:
+    """Return what is above the cutoff ε > 0 of the edges `[nodes behind, nodes before]`.
+
+    `cutoff` is in the unit of the edges.
+
+    >>> links_of([torch.tensor([[1.0, 1e-9]])], 1e-3).pairs
+    ((tensor([2]), tensor([0]), tensor([3.])),)
+    """
+    sizes = (edges[0].shape[1], *(len(E) for E in edges))
+    pairs = []
+    for (before, behind), E in zip(pairwise(accumulate(sizes[:-1], initial=0)), edges, strict=True):
+        w = (E / cutoff).log10().clamp_min(0)
+        i, j = w.nonzero(as_tuple=True)
+        pairs.append((i + behind, j + before, w[i, j]))
+    return Links(sizes, tuple(pairs))
+
+
+def rewired(links: Links, generator: torch.Generator) -> Links:
+    """Return links that keep where they lead and their strengths, but begin at other links' nodes.
+
+    Every node has as many links as before, on either side; links that come to join the same nodes
+    add up. What is left has no modules but by chance.
+
+    >>> links = links_of([torch.eye(9)], 0.1)
+    >>> i, j, w = rewired(links, torch.Generator().manual_seed(0)).pairs[0]
+    >>> sorted(j.tolist()) == links.pairs[0][1].tolist() != j.tolist()
+    True
+    """
+    return Links(
+        links.sizes,
+        tuple((i, j[torch.randperm(len(j), generator=generator)], w) for i, j, w in links.pairs),
+    )
+
+
+def find_modules(links: Links, *, resolution: float = 1.0, seed: int = 0) -> Modules:
+    """Part the nodes of a graph; a higher `resolution` > 0 gives smaller modules.
+
+    Memory: about 100 bytes for each link. Source: Traag et al. 2019, From Louvain to Leiden;
+    App. B.2.3 as above.
+
+    >>> found = find_modules(links_of([torch.eye(2), torch.eye(2)], 1e-3))
     >>> found.count, found.between, round(found.modularity, 3)
     (2, 0.0, 0.5)
     """
-    sizes = [edges[0].shape[1], *(len(E) for E in edges)]
-    graph = _graph(edges, cutoff, sizes)
+    graph = _symmetric(links)
     linked = np.diff(graph.indptr) > 0
-    labels = np.full(sum(sizes), ALONE)
+    labels = np.full(sum(links.sizes), ALONE)
     if not graph.nnz:
-        return Modules(_by_layer(labels, sizes), 0, 0, None, None)
+        return Modules(_by_layer(labels, links), 0, 0, None, None)
     whole = graph[linked][:, linked]
     _, found = graspologic_native.leiden_csr(
         whole.indptr.astype(np.int64),
@@ -77,34 +119,14 @@ def find_modules(
     labels[linked] = own
     modularity, between = _scores(whole, own)
     return Modules(
-        _by_layer(labels, sizes), int(own.max()) + 1, graph.nnz // 2, modularity, between
+        _by_layer(labels, links), int(own.max()) + 1, graph.nnz // 2, modularity, between
     )
 
 
-def shuffled(edges: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Return edges with the strengths between two layers dealt out anew among its pairs of nodes.
-
-    What is left has the same strengths between the same layers, and no modules but by chance.
-
-    >>> E = torch.arange(6.0).reshape(2, 3)
-    >>> bool((shuffled([E], torch.Generator())[0].sort().values.sum() == E.sum()))
-    True
-    """
-    return [E.flatten()[torch.randperm(E.numel(), generator=generator)].view_as(E) for E in edges]
-
-
-def _graph(edges: Sequence[Tensor], cutoff: float, sizes: Sequence[int]) -> sparse.csr_array:
-    """The symmetric matrix of log strengths above the cutoff, nodes numbered layer by layer."""
-    starts = list(accumulate(sizes, initial=0))
-    rows, columns, weights = [], [], []
-    for (before, behind), E in zip(pairwise(starts[:-1]), edges, strict=True):
-        weight = (E / cutoff).log10().clamp_min(0)
-        i, j = weight.nonzero(as_tuple=True)
-        rows.append(i.numpy() + behind)
-        columns.append(j.numpy() + before)
-        weights.append(weight[i, j].numpy())
-    row, column, data = map(np.concatenate, (rows, columns, weights))
-    half = sparse.coo_array((data.astype(float), (row, column)), shape=(starts[-1], starts[-1]))
+def _symmetric(links: Links) -> sparse.csr_array:
+    i, j, w = (torch.cat(parts).numpy() for parts in zip(*links.pairs, strict=True))
+    size = sum(links.sizes)
+    half = sparse.coo_array((w.astype(float), (i, j)), shape=(size, size))
     return (half + half.T).tocsr()
 
 
@@ -125,6 +147,6 @@ def _scores(graph: sparse.csr_array, labels: np.ndarray) -> tuple[float, float]:
     return float(within - (degrees**2).sum()), float(1 - within)
 
 
-def _by_layer(labels: np.ndarray, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    parts: tuple[Tensor, ...] = torch.from_numpy(labels).split(list(sizes))
+def _by_layer(labels: np.ndarray, links: Links) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = torch.from_numpy(labels).split(list(links.sizes))
     return parts

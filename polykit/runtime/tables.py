@@ -24,6 +24,9 @@ _DENSE = {
     "seed": "int64",
     "data_seed": "int64",
 }
+_GRAPH = {**_CELL, "stage": "str", "basis": "str", "origin": "str"}
+_SETTING = {"cutoff": "float64", "resolution": "float64"}
+_NODE = {"layer": "str", "node": "int64"}
 _VARIANT = {"unit": "str", "variant": "str", "kind": "str"}
 _PART = {
     "unit": "str",
@@ -96,6 +99,30 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         },
         "tickets": {**_DENSE, "network": "str", **_STATISTIC},
         "alike": {**_DENSE, "network": "str", **_STATISTIC, "units": "int64"},
+    },
+    "basis": {
+        "rows": _ANALYZE["rows"],
+        "graphs": {**_GRAPH, "layer": "str", "statistic": "str", "value": "float64"},
+        "modules": {
+            **_GRAPH,
+            **_SETTING,
+            "edges": "int64",
+            "modules": "int64",
+            "modularity": "float64",
+            "between": "float64",
+            "chance_modularity": "float64",
+            "chance_between": "float64",
+        },
+        "nodes": {**_GRAPH, **_NODE, "name": "str", "size": "float64"},
+        "edges": {
+            **_GRAPH,
+            **_NODE,
+            "layer_behind": "str",
+            "node_behind": "int64",
+            "strength": "float64",
+        },
+        "members": {**_GRAPH, **_SETTING, **_NODE, "module": "int64"},
+        "history": _ANALYZE["history"],
     },
     "clusters": {
         "rows": {**_UNIT, "statistic": "str", "value": "float64"},
@@ -205,6 +232,11 @@ their number at the effective density; both are missing where the threshold was 
 class's logit in the network masked to a class's subnetwork (or `whole`, or to a `random` mask):
 AUC, and the IoU of both classes' masks beside chance. In `tickets` `network` is dense, ticket or
 random; `alike` is Spearman's correlation of a unit statistic with the same units' in the dense one.
+
+In the tables of `basis` `stage` is untrained, dense, pruned or retrained; `layer` in `graphs` is a
+layer, two joined by an arrow, or all. `between` is the share of log strength that crosses modules;
+what rewired links give stands beside it. `edges` lists those above the smallest cutoff, with the
+`strength` in squared outputs. Nodes that no link leads to are no members.
 
 In the tables of clusters `picture` is an index into the split looked at, `cluster` −1 is noise,
 `medoid` the picture with the smallest sum of distances to its cluster (−1 for noise), `rank` 0 the

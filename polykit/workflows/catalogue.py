@@ -14,6 +14,9 @@ from polykit.runtime.store import RunStore
 from polykit.workflows.analyze import cells as analyze_cells
 from polykit.workflows.analyze import plan as analyze_plan
 from polykit.workflows.analyze import setup as analyze_setup
+from polykit.workflows.basis import cells as basis_cells
+from polykit.workflows.basis import plan as basis_plan
+from polykit.workflows.basis import setup as basis_setup
 from polykit.workflows.clusters import cells as clusters_cells
 from polykit.workflows.clusters import plan as clusters_plan
 from polykit.workflows.clusters import setup as clusters_setup
@@ -77,6 +80,14 @@ WORKFLOWS: Mapping[str, Workflow] = {
         density_plan.make_plan,
         density_cells.describe,
         density_cells.phases,
+    ),
+    "basis": Workflow(
+        CONFIGS["basis"],
+        basis_setup.resolve,
+        basis_plan.make_plan,
+        basis_cells.describe,
+        basis_cells.phases,
+        basis_cells.closing,
     ),
     "visualize": Workflow(
         CONFIGS["visualize"],

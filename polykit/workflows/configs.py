@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.basis.config import BasisConfig
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.compare.config import CompareConfig
 from polykit.workflows.config import SweepConfig
@@ -18,6 +19,7 @@ CONFIGS: Mapping[str, type[SweepConfig]] = {
     "analyze": AnalyzeConfig,
     "laboratory": LaboratoryConfig,
     "density": DensityConfig,
+    "basis": BasisConfig,
     "visualize": VisualizeConfig,
     "clusters": ClustersConfig,
     "dissect": DissectConfig,

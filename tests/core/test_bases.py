@@ -207,11 +207,13 @@ def test_principal_axes(centred: bool) -> None:
     torch.testing.assert_close(basis.restore(basis.project(f)), f)
 
 
-def test_few_samples_limit_the_rank_and_it_says_so() -> None:
+@pytest.mark.parametrize("centred", [False, True])
+def test_few_samples_limit_the_rank_and_it_says_so(centred: bool) -> None:
+    """The mean takes one from the number of samples, and from that of dimensions."""
     model = network(20, 12, 16, 10)
-    few, many = (factors(model, inputs(n, 20)).basis() for n in (7, 500))
-    assert (few.rank, few.limited_by_samples) == (7, True)
-    assert (many.rank, many.limited_by_samples) == (13, False)
+    few, many = (factors(model, inputs(n, 20)).basis(centred=centred) for n in (7, 500))
+    assert (few.rank, few.limited_by_samples) == (7 - centred, True)
+    assert (many.rank, many.limited_by_samples) == (13 - centred, False)
 
 
 def test_constant_activations_leave_one_direction() -> None:

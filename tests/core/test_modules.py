@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from polykit.runtime.interactions import interactions
-from polykit.runtime.modules import ALONE, find_modules, shuffled
+from polykit.runtime.modules import ALONE, Links, find_modules, links_of, rewired
 from polykit.runtime.nodes import nodes_of
 from polykit.runtime.slopes import INPUT, gather
 from polykit.runtime.trace import trace
@@ -40,7 +40,7 @@ def recovered(coupling: float, basis, origin, cutoff: float, resolution: float =
     found = []
     for seed in SEEDS:
         edges, parts, variance = planted(seed, coupling, basis, origin)
-        modules = find_modules(edges, cutoff * variance, resolution=resolution)
+        modules = find_modules(links_of(edges, cutoff * variance), resolution=resolution)
         labels = torch.cat(modules.members)
         linked = labels != ALONE
         found.append(adjusted_rand_score(parts[linked], labels[linked]))
@@ -96,7 +96,8 @@ def test_scores_are_those_of_the_definition(sizes, seed, cutoff, resolution) -> 
         torch.randn(b, a, generator=random, dtype=torch.float64).mul(3).exp()
         for a, b in pairwise(sizes)
     ]
-    found = find_modules(edges, cutoff, resolution=resolution, seed=seed)
+    links = links_of(edges, cutoff)
+    found = find_modules(links, resolution=resolution, seed=seed)
     labels = torch.cat(found.members).numpy()
     strong = [(E / cutoff).log10() > 0 for E in edges]
     assert found.edges == sum(int(s.sum()) for s in strong)
@@ -118,15 +119,25 @@ def test_scores_are_those_of_the_definition(sizes, seed, cutoff, resolution) -> 
     )
     assert found.modularity == pytest.approx(modularity, abs=1e-12)
     assert found.between == pytest.approx(between, abs=1e-12)
-    again = find_modules(edges, cutoff, resolution=resolution, seed=seed)
+    again = find_modules(links, resolution=resolution, seed=seed)
     assert all(torch.equal(a, b) for a, b in zip(found.members, again.members, strict=True))
 
 
-def test_shuffled_edges_have_modules_by_chance_only() -> None:
+def degrees(links: Links) -> tuple[list[list[int]], list[list[float]]]:
+    """How many links each node has on either side, and the strength that leads to it."""
+    counts, strengths = [], []
+    for i, j, w in links.pairs:
+        size = sum(links.sizes)
+        counts += [i.bincount(minlength=size).tolist(), j.bincount(minlength=size).tolist()]
+        strengths.append(i.bincount(w, minlength=size).tolist())
+    return counts, strengths
+
+
+def test_rewired_links_have_the_same_degrees_and_modules_by_chance_only() -> None:
     edges, _, variance = planted(0, 0.0, "neuron", "mean")
-    dealt = shuffled(edges, torch.Generator().manual_seed(0))
-    for E, other in zip(edges, dealt, strict=True):
-        assert torch.equal(E.flatten().sort().values, other.flatten().sort().values)
-        assert not torch.equal(E, other)
-    own, chance = (find_modules(e, 1e-4 * variance).modularity for e in (edges, dealt))
+    links = links_of(edges, 1e-4 * variance)
+    other = rewired(links, torch.Generator().manual_seed(0))
+    assert degrees(links)[0] == degrees(other)[0]
+    assert degrees(links)[1] == degrees(other)[1]
+    own, chance = (find_modules(one).modularity for one in (links, other))
     assert own > chance + 0.2
