@@ -29,7 +29,7 @@ from polykit.workflows.compare.config import FLAGS, CompareConfig
 
 EXAMPLES = """Match networks' units, look at the line between them, and say how alike they are.
 
-A network is RUN:SEED or RUN:CELL of a run of analyze, or a file of weights.
+A network is RUN:SEED or RUN:CELL of a run of analyze or map, or a file of weights.
 
 \b
   polykit compare RUN:0 RUN:1

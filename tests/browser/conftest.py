@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from torch import nn
 
+import polykit
+from polykit import session
+from polykit.registry import Registry
 from polykit.report.page import write_report
+from polykit.runtime.store import SavedRun
+from polykit.workflows.map.config import MapConfig
 
 from ..report import conftest as analyses
 from ..report.clusters import conftest as atlases
@@ -77,6 +83,36 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(atlases.make_atlas(tmp_path_factory.mktemp("atlas"), size=(48, 64)))
 
 
+def comparison(folder: Path) -> SavedRun:
+    """Two small networks with a pull between them."""
+    networks = [
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10)) for _ in "ab"
+    ]
+    options = {"points": 5, "starts": 1, "randoms": 2, "pull": (0.1, 1.0), "epochs": 1}
+    return polykit.compare(*networks, dataset="digits", out=folder, threads=1, **options).saved
+
+
+def toy_map(folder: Path) -> SavedRun:
+    """Four points of a small toy model."""
+    toy = {"features": 8, "inputs": 4, "samples": 512}
+    config = MapConfig(
+        analysis={
+            "model": "toy-superposition-net:hidden=6",
+            "dataset": "toy-superposition",
+            "metrics": ("monosemanticity",),
+            "pruners": (),
+            "control": False,
+            "seeds": (0, 1),
+            "epochs": 1,
+            "options": {"toy-superposition": toy},
+        },
+        vary={"lr": (0.003, 0.03), "bias_decay": (0.0, 0.9)},
+        show=("monosemanticity.monosemantic_per_feature",),
+        threads=1,
+    )
+    return session.run(config, Registry.discover(), out=folder).saved
+
+
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory, atlas: Path) -> dict[str, Path]:
     """One page of every workflow."""
@@ -88,5 +124,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, atlas: Path) -> dict[str, Pa
             tmp_path_factory.mktemp("run"), densities=(0.5, 0.1), seeds=(0, 1), width=12
         ),
         "laboratory": laboratories.build(tmp_path_factory.mktemp("run"), N1=laboratories.Truth()),
+        "compare": comparison(tmp_path_factory.mktemp("run") / "run"),
+        "map": toy_map(tmp_path_factory.mktemp("run") / "run"),
     }
     return {"clusters": atlas, **{name: write_report(run) for name, run in runs.items()}}

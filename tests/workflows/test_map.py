@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
+import polykit
 from polykit import session
-from polykit.errors import UsageError
+from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
 from polykit.report.page import write_report
 from polykit.workflows.analyze.config import AnalyzeConfig
@@ -94,6 +95,22 @@ def test_the_page_shows_a_map_of_each_statistic_and_kind(run):
     assert "highest at lr " + best.split("-")[0].removeprefix("lr=") in str(told)
     page = write_report(run.saved).read_text()
     assert verdict.answer.split(":")[0] in page
+
+
+def test_networks_of_two_points_can_be_compared(run, tmp_path):
+    points = ("lr=0.003-bias_decay=0.9-hidden=9", "lr=0.03-bias_decay=0.9-hidden=9")
+    texts = [f"{run.path}:{point}+seed-0-dense" for point in points]
+    found = polykit.compare(
+        *texts, out=tmp_path / "run", metrics=("monosemanticity",), points=3, starts=1, randoms=0
+    )
+    assert found.status == "complete"
+    ends = found.saved.tables["path"].query("route == 'matched' and quantity == 'test_loss'")
+    dense = run.rows.query("stage == 'dense' and metric == 'loss' and layer == 'all' and seed == 0")
+    losses = dense.set_index("point")["value"]
+    for t, point in zip((0.0, 1.0), points, strict=True):
+        assert ends[ends["t"] == t]["value"].item() == pytest.approx(losses[point], rel=1e-5)
+    with pytest.raises(ModelError, match=r"first at hidden\.weight, 9×4 and 6×4"):
+        polykit.compare(texts[0], texts[1].replace("hidden=9", "hidden=6"), out=tmp_path / "other")
 
 
 @pytest.mark.parametrize(

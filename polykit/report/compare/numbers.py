@@ -107,6 +107,14 @@ def reached(run: SavedRun, other: str) -> tuple[float, Route, Route] | None:
     return None
 
 
+def way_left(run: SavedRun, other: str, strength: float) -> float | None:
+    """Return what a pull left of the distance to the other network, as a share."""
+    where: dict[str, Any] = {"stage": "pulled", "route": "to other", "strength": strength}
+    left = value(run, other, "distance", **where)
+    whole = value(run, other, "distance", stage="compared", route="matched")
+    return left / whole if left is not None and whole else None
+
+
 def layers(run: SavedRun, other: str, name: str = "functions") -> pd.DataFrame:
     """Return linear CKA, layers of the first network × layers of the other (or of the control)."""
     table = run.tables["layers"]

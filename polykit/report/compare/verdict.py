@@ -8,6 +8,9 @@ from polykit.report.compare.numbers import POINTS, SHARE, Route
 from polykit.report.verdict import Verdict
 from polykit.runtime.store import SavedRun
 
+FAR = 0.2
+"""Share of the way under the strongest pull that is too much to be left for want of strength."""
+
 
 def verdict(run: SavedRun) -> Verdict:
     """Say for each pair what stands between the networks, and how alike they are."""
@@ -115,6 +118,12 @@ def _pulled(run: SavedRun, other: str) -> list[str]:
         return []
     control = numbers.route(run, other, "to other", stage="released")
     tried = f"pulls of {words.listed([f'{s:g}' for s in strengths[1:]])} were tried"
+    left = numbers.way_left(run, other, strengths[-1])
+    if left is not None and left > FAR:
+        tried += (
+            f" (under the strongest {percent(left)} of the way to it was left: more --epochs, or a "
+            f"larger --lr, would go farther)"
+        )
     without = f"trained on without a pull, {_rise(control)} on the line to it" if control else ""
     if control is not None and control.connected:
         return [f"{without}: it takes no pull to be connected with it"]

@@ -22,7 +22,7 @@ FLAGS = {
 class CompareConfig(TrainingConfig, PluginsConfig):
     """Which networks to compare, and how. Immutable.
 
-    A network is a run of `analyze` (RUN, RUN:SEED or RUN:CELL) or a file of weights.
+    A network is in a run of `analyze` or `map` (RUN, RUN:SEED or RUN:CELL) or in a file of weights.
     """
 
     a: str = Field(description="the first network")

@@ -1,9 +1,10 @@
-"""Networks that were trained before: in a run of `analyze`, or in a file of weights."""
+"""Networks that were trained before: in a run of `analyze` or `map`, or in a file of weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -17,14 +18,17 @@ from polykit.runtime.structure import keep_units
 from polykit.types import Data
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.analyze.setup import DENSE, Cell
+from polykit.workflows.map.config import MapConfig
+from polykit.workflows.map.setup import analysis_at, point_of
 from polykit.workflows.networks import Network, find_network
+from polykit.workflows.plugins import create
 
 WEIGHTS, UNITS = "model.safetensors", "units.safetensors"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a network is: a cell of a run of `analyze`, or a file of weights (no cell)."""
+    """Where a network is: a cell of a run of `analyze` or `map`, or a file of weights (no cell)."""
 
     path: Path
     cell: str = ""
@@ -52,9 +56,9 @@ def find(text: str) -> Place:
             f"`polykit runs list` shows runs"
         )
     store = RunStore.open(path)
-    if store.workflow != "analyze":
+    if store.workflow not in ("analyze", "map"):
         raise UsageError(
-            f"{path} is a run of {store.workflow!r}; give one of analyze, or a file of weights"
+            f"{path} is a run of {store.workflow!r}; give one of analyze or map, or a weights file"
         )
     cells = [str(name) for name in store.meta["cells"]]
     if cell.isdigit():
@@ -71,29 +75,40 @@ def find(text: str) -> Place:
     return Place(path, cell)
 
 
-def config_of(path: Path) -> AnalyzeConfig:
-    """Read the configuration of a run whose network and data can be made again from their names."""
-    meta = RunStore.open(path).meta
+def config_of(place: Place) -> AnalyzeConfig:
+    """Read the analysis that a cell is of.
+
+    Raises RunError where its network or data cannot be made again from their names.
+    """
+    meta = RunStore.open(place.path).meta
     for kind in ("model", "dataset"):
         record = meta["plugins"][kind]
         if not record["distribution"]:
             raise RunError(
-                f"{path} looked at a {kind} made in Python ({record['name']}), which cannot be "
-                f"made again from its name; hand the networks over from Python: polykit.compare"
+                f"{place.path} looked at a {kind} made in Python ({record['name']}), which cannot "
+                f"be made again from its name; hand the networks over from Python: polykit.compare"
             )
     try:
+        if meta["workflow"] == "map":
+            return analysis_at(MapConfig(**meta["config"]), point_of(place.cell))
         return AnalyzeConfig(**meta["config"])
     except ValidationError as error:
         raise RunError(
-            f"{path / 'run.json'} holds a configuration that this polykit cannot read: "
+            f"{place.path / 'run.json'} holds a configuration that this polykit cannot read: "
             f"{error.errors()[0]['msg']}"
         ) from None
 
 
 def network_of(place: Place, registry: Registry) -> Network:
     """Return how the network of a run's cell is made, before its weights are loaded."""
-    config = config_of(place.path)
+    config = config_of(place)
     return find_network(config.model, None, registry, config.options)
+
+
+def dataset_record(place: Place, registry: Registry) -> dict[str, Any]:
+    """Return the record of the data that the network of a run's cell was trained on."""
+    config = config_of(place)
+    return create("dataset", config.dataset, registry, config.options).record
 
 
 def load(place: Place, network: Network, data: Data) -> nn.Module:
@@ -116,7 +131,7 @@ def load(place: Place, network: Network, data: Data) -> nn.Module:
             f"{place.path} kept no weights of {place.cell}; repeat the analysis with --keep-weights"
         )
     try:
-        load_weights(model, folder / WEIGHTS)
+        load_weights(model, store.file(place.cell, WEIGHTS))
     except ModelError as error:
         raise ModelError(f"{place.label}: {error}") from None
     return model.eval()

@@ -16,7 +16,6 @@ from polykit.registry import Registry
 from polykit.runtime.addressing import select_layers
 from polykit.runtime.devices import pick_device
 from polykit.runtime.matching import first_difference
-from polykit.runtime.store import RunStore
 from polykit.runtime.symmetry import Symmetries, symmetries
 from polykit.runtime.trace import trace
 from polykit.types import Data, Subject, Trace
@@ -192,17 +191,17 @@ def resolve(
             "metrics": [metric_record(label, c) for label, c in metrics.items()],
         },
         spaces=Spaces(registry, config.options),
-        remarks=tuple(_remarks(places, dataset)),
+        remarks=tuple(_remarks(places, dataset, registry)),
     )
 
 
-def _remarks(places: Mapping[str, saved.Place], dataset: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(
+    places: Mapping[str, saved.Place], dataset: Mapping[str, Any], registry: Registry
+) -> Iterator[str]:
     """Say which networks were trained on other data than they are compared on."""
     for place in places.values():
-        if place.cell:
-            trained = RunStore.open(place.path).meta["plugins"]["dataset"]
-            if trained != dataset:
-                yield f"{place.label} was trained on other data ({trained['name']}, other options)"
+        if place.cell and saved.dataset_record(place, registry) != dataset:
+            yield f"{place.label} was trained on other data, or with other options of them"
 
 
 def _data(
@@ -215,7 +214,7 @@ def _data(
         raise UsageError(
             f"{config.a} does not tell what data it is for; name them, e.g. --dataset digits"
         )
-    run = saved.config_of(first.path)
+    run = saved.config_of(first)
     return find_data(run.dataset, registry, run.options)
 
 

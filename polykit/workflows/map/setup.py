@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from polykit.errors import UsageError
+from polykit.errors import RunError, UsageError
 from polykit.registry import Registry
 from polykit.types import Data
 from polykit.workflows.analyze import setup as analyze
+from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.config import value_text
 from polykit.workflows.map.config import MapConfig
 from polykit.workflows.plugins import create, load_data, slug
@@ -53,6 +54,23 @@ def point_name(values: Mapping[str, Any]) -> str:
     """
     parts = (f"{name.rpartition('.')[2]}={value_text(value)}" for name, value in values.items())
     return slug("-".join(parts).replace(",", "x"))
+
+
+def point_of(cell: str) -> str:
+    """Return the point of a cell by its name.
+
+    >>> point_of("lr=0.1+seed-0-dense")
+    'lr=0.1'
+    """
+    return cell.partition("+seed-")[0]
+
+
+def analysis_at(config: MapConfig, point: str) -> AnalyzeConfig:
+    """Return the analysis of a point by its name; raise RunError where there is no such point."""
+    for values in config.grid():
+        if point_name(values) == point:
+            return config.at(values)
+    raise RunError(f"the map has no point {point!r}")
 
 
 @dataclass
