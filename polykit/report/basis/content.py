@@ -44,8 +44,10 @@ def content(run: SavedRun) -> BasisContent:
 
 def sparsity(run: SavedRun) -> Table:
     """Nodes and edges that count, by state, origin and basis."""
-    statistics = ("nodes", "effective_nodes", "possible_edges", "effective_edges")
-    statistics = (*statistics, "effective_inputs")
+    statistics = [
+        *("nodes", "effective_nodes"),
+        *("possible_edges", "effective_edges", "effective_inputs"),
+    ]
     rows = [
         (
             *(Cell(text) for text in (state.label, ORIGINS[origin], BASES[basis])),

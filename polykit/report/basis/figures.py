@@ -50,10 +50,10 @@ def graphs(run: SavedRun, state: State) -> Drawn | None:
     if setting is None:
         return None
     cutoff, resolution = setting
-    seeds = state.of(run.tables["members"])["seed"]
-    if seeds.empty:
+    seeds: list[int] = state.of(run.tables["members"])["seed"].tolist()
+    if not seeds:
         return None
-    seed = int(seeds.min())
+    seed = min(seeds)
     origins, bases = numbers.origins(run), numbers.bases(run)
     figure = Figure(figsize=(WIDTH, 0.6 + len(origins) * PANEL), layout="constrained")
     panels = figure.subplots(len(origins), len(bases), squeeze=False)
@@ -78,7 +78,7 @@ def graphs(run: SavedRun, state: State) -> Drawn | None:
             }
             here = parts["members"]
             here = here[(here["cutoff"] == cutoff) & (here["resolution"] == resolution)]
-            strongest = parts["edges"].nlargest(int(found.loc[seed, "edges"]), "strength")
+            strongest = parts["edges"].nlargest(int(found["edges"][seed]), "strength")
             sketch = draw_graph(axes, layers, strongest, here, parts["nodes"])
             told.append(f"{BASES[basis]}, {ORIGINS[origin]}: {_counted(sketch)}")
     return Drawn(

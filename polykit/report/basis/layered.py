@@ -51,7 +51,10 @@ def draw_graph(
     drawn = edges.nlargest(MOST, "strength")
     before = list(zip(drawn["layer"], drawn["node"], strict=True))
     behind = list(zip(drawn["layer_behind"], drawn["node_behind"], strict=True))
-    module = members.set_index(["layer", "node"])["module"].to_dict()
+    module = {
+        (str(layer), int(node)): int(label)
+        for layer, node, label in members[["layer", "node", "module"]].itertuples(index=False)
+    }
     places = _places(layers, {*before, *behind}, module)
     colors = cluster_looks(range(COLORED))
 

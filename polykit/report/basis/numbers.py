@@ -106,7 +106,8 @@ def ratio(ours: pd.Series[float], theirs: pd.Series[float]) -> Ratio | None:
 
 
 def _logs(values: pd.Series[float]) -> pd.Series[float]:
-    return np.log(values.where(values > 0))
+    logs: pd.Series[float] = values.where(values > 0).map(np.log)
+    return logs
 
 
 def main_setting(run: SavedRun) -> tuple[float, float] | None:

@@ -50,13 +50,13 @@ def _answer(run: SavedRun, state: State) -> str:
     }
     if ratios:
         text += ": " + words.listed([f"{_times(r)} {_place(other)}" for other, r in ratios.items()])
-    inputs = {b: _mean(run, state, origin, b, "effective_inputs") for b in (lead, *others)}
-    told = [f"{value} {_place(basis)}" for basis, value in inputs.items() if value]
-    text += f". Inputs that count for a node: {words.listed(told)}.{_since(run, state, origin)}"
-    if setting is None:
-        return f"{text} No edge is above a cutoff, so there are no modules."
-    modular = words.capital(_modular(run, state, origin, setting))
-    return f"{text} {modular} (cutoff {setting[0]:g}, resolution {setting[1]:g})."
+    text += f"{_since(run, state, origin)}."
+    excess = None if setting is None else numbers.excess(run, state, origin, lead, setting)
+    if setting is None or excess is None:
+        return f"{text} No edge is above the cutoff, so there are no modules."
+    at = f"cutoff {setting[0]:g}, resolution {setting[1]:g}"
+    end = "" if excess.clear and excess.mean > 0 else ", so no modules were found"
+    return f"{text} Modularity there beyond chance is {words.interval(excess)} ({at}){end}."
 
 
 def _mean(run: SavedRun, state: State, origin: str, basis: str, statistic: str) -> str:
@@ -75,9 +75,10 @@ def _since(run: SavedRun, state: State, origin: str) -> str:
     change = numbers.ratio(after[0] / after[1], before[0] / before[1])
     if found is None or change is None:
         return ""
-    size = f"{words.number(change.mean)}-fold{_ends(change)}"
-    verb = f"changes that {size}" if change.clear else f"was not found to change that ({size})"
-    return f" In untrained networks it is {_times(found)} {_place(others[0])}: training {verb}."
+    verb = "changed" if change.clear else "was not found to change"
+    return (
+        f"; in untrained networks it is {_times(found)} {_place(others[0])}, which training {verb}"
+    )
 
 
 def _place(basis: str) -> str:
