@@ -41,6 +41,11 @@ def polykit_run_started(path: Path, config: Mapping[str, Any], cells: Sequence[s
 
 
 @hookspec
+def polykit_work_started(path: Path, config: Mapping[str, Any]) -> None:
+    """Another process than the one that drives the run begins to work on it."""
+
+
+@hookspec
 def polykit_epoch(
     cell: str, phase: str, epoch: int, epochs: int, losses: Mapping[str, float], model: nn.Module
 ) -> None:

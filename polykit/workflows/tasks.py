@@ -84,4 +84,5 @@ def _made_again(origin: Origin) -> Sequence[Phase]:
             f"a worker finds other plugins or options than {origin.run} began with; install the "
             f"same packages where the workers run"
         )
+    setup.registry.notify("polykit_work_started", path=store.path, config=store.meta["config"])
     return workflow.phases(setup, store)

@@ -6,6 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,7 +41,7 @@ def root(folder: Path) -> dict[str, str]:
 
 def pictures(folder: Path) -> dict[str, object]:
     for level, name in ((0, "cat"), (255, "dog")):
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(10):
             Image.new("RGB", (20, 16), (level, number, 0)).save(folder / name / f"{number}.png")
     return {"path": str(folder), "size": 12, "crop": 8}
@@ -54,6 +55,17 @@ def shards(folder: Path) -> dict[str, object]:
             label.size = 3
             tar.addfile(label, io.BytesIO(file.parent.name.encode()))
     return {"path": str(folder / "a.tar"), "size": 12, "crop": 8}
+
+
+def table(folder: Path) -> dict[str, object]:
+    files = sorted(Path(str(pictures(folder / "files")["path"])).rglob("*.png"))
+    columns = {"image": [str(file) for file in files], "label": [f.parent.name for f in files]}
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    made = datasets.Dataset.from_dict(columns, features=features)
+    made.save_to_disk(str(folder / "table"))
+    return {"path": str(folder / "table"), "size": 12, "crop": 8}
 
 
 def make(input_shape: tuple[int, ...], outputs: int) -> nn.Module:
@@ -76,6 +88,7 @@ test_contract = polykit.testing.contract(
         "cifar10": root,
         "imagefolder": pictures,
         "webdataset": shards,
+        "huggingface": table,
         "factory": factory,
         "continuous-sparsification": short_descent,
         "cs": short_descent,

@@ -14,6 +14,7 @@ from polykit.registry import Registry
 HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("polykit_")}
 NOTICES = {
     "polykit_run_started": {"path": Path(), "config": {"lr": 1}, "cells": ["a"]},
+    "polykit_work_started": {"path": Path(), "config": {"lr": 1}},
     "polykit_epoch": {
         "cell": "a",
         "phase": "train",
@@ -56,6 +57,10 @@ class Listener:
     @hookimpl
     def polykit_run_started(self, path, config, cells):
         self.hear("polykit_run_started", path=path, config=config, cells=cells)
+
+    @hookimpl
+    def polykit_work_started(self, path, config):
+        self.hear("polykit_work_started", path=path, config=config)
 
     @hookimpl
     def polykit_epoch(self, cell, phase, epoch, epochs, losses, model):

@@ -73,4 +73,12 @@ def polykit_entries() -> list[Entry]:
             "your own pictures in tar shards: webdataset:FOLDER or webdataset:train-{000..146}.tar",
             "Aizman, Maltby & Breuel 2019, arXiv:2001.01858",
         ),
+        Entry(
+            "dataset",
+            "huggingface",
+            f"{_HERE}.huggingface:HuggingFace",
+            "pictures in a Hugging Face dataset: huggingface:FOLDER or huggingface:NAME",
+            "Lhoest et al. 2021, arXiv:2109.02846",
+            requires=("datasets",),
+        ),
     ]

@@ -21,6 +21,7 @@ from polykit.api import Field
 from polykit.errors import DataError
 from polykit.runtime.splits import Unreadable
 from polykit.types import Data
+from polykit_builtins.datasets.labels import MOST_CLASSES, PARTS, class_name, order_classes
 from polykit_builtins.datasets.patterns import matching
 from polykit_builtins.datasets.pictures import Numbers, PictureDataset, printable
 from polykit_builtins.datasets.tar import Member, members
@@ -28,21 +29,10 @@ from polykit_builtins.datasets.tar import Member, members
 PICTURES = tuple("jpg jpeg png webp bmp gif tif tiff ppm pgm pbm pnm".split())
 """Endings of pictures; the first of these that a sample has is its picture."""
 
-MOST_CLASSES = 100_000
 _LARGEST = 256_000_000
 """Bytes of a picture's file that are read."""
 _LONGEST = 1_000_000
 """Bytes of a file with a label that are read."""
-_NAME = 200
-"""Characters of a class's name."""
-
-PARTS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 
 
 class WebDataset(PictureDataset):
@@ -96,7 +86,7 @@ class WebDataset(PictureDataset):
         index = Index(self.endings)
         found = {key: index.add(own) for key, own in parts.items()}
         notes = index.notes()
-        classes, numbers = order_classes(list(index.classes))
+        classes, numbers = order_classes(list(index.classes), "webdataset")
         if len(index.classes) < 2:
             raise DataError(
                 f"webdataset: {self.path} holds "
@@ -231,7 +221,7 @@ class Index:
                 continue
             archive.seek(member.content)
             text = archive.read(member.size)
-            name = _name(_value(text, key) if key else text)
+            name = class_name(_value(text, key) if key else text)
             if name:
                 return name
         return None
@@ -268,29 +258,6 @@ def shards_by_part(shards: Sequence[Path], root: Path) -> dict[str, tuple[Path, 
     return {part: tuple(own) for part, own in found.items()}
 
 
-def order_classes(names: Sequence[str]) -> tuple[list[str], Numbers]:
-    """Return the classes in order, and the number of each of `names` there.
-
-    Whole numbers keep their own, so that there may be classes without pictures.
-
-    >>> order_classes(["3", "1"])
-    (['0', '1', '2', '3'], array([3, 1]))
-    >>> order_classes(["dog", "cat"])
-    (['cat', 'dog'], array([1, 0]))
-    """
-    if names and all(re.fullmatch(r"\d{1,9}", name) for name in names):
-        numbers = [int(name) for name in names]
-        if max(numbers) >= MOST_CLASSES:
-            raise DataError(
-                f"webdataset: class {max(numbers)} would be the last of so many; class numbers are "
-                f"the network's outputs, from 0 to {MOST_CLASSES - 1}"
-            )
-        return [str(number) for number in range(max(numbers) + 1)], np.array(numbers)
-    order = sorted(names)
-    place = {name: number for number, name in enumerate(order)}
-    return order, np.array([place[name] for name in names], dtype=np.int64)
-
-
 def _file_and_key(ending: str) -> tuple[str, str]:
     """Split json.KEY into the file's ending and the key; other endings have no key."""
     return ("json", ending[5:]) if ending.startswith("json.") else (ending, "")
@@ -303,13 +270,3 @@ def _value(text: bytes, key: str) -> Any:
     except (ValueError, RecursionError):
         return None
     return content.get(key) if isinstance(content, dict) else None
-
-
-def _name(value: Any) -> str | None:
-    """Write a class, given as text or as a whole number, as its name; None for anything else."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    name = printable(str(value).strip())
-    return name if 0 < len(name) <= _NAME and name.isprintable() else None
