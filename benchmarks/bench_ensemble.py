@@ -58,7 +58,7 @@ def together(models: list[nn.Module], data: Data, epochs: int) -> None:
 def gap(models: list[nn.Module], others: list[nn.Module]) -> float:
     pairs = zip(models, others, strict=True)
     return max(
-        float((a - b).abs().max())
+        float((a - b).detach().abs().max())
         for model, other in pairs
         for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )

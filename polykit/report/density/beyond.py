@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from polykit.report import drawing, words
@@ -11,6 +13,9 @@ from polykit.report.density.verdict import percent, sought
 from polykit.report.drawing import Drawn, Line
 from polykit.report.style import CONTROL, DENSE_COLOR, Look, looks
 from polykit.runtime.store import SavedRun
+
+MOST_TICKS = 20
+"""Classes that are named at an axis, at most."""
 
 
 def by_pruner(run: SavedRun) -> Drawn | None:
@@ -95,8 +100,10 @@ def class_overlaps(run: SavedRun) -> Drawn | None:
     for axes, one in zip(cells, found, strict=True):
         table = tables[one.scale]
         image = axes.imshow(table.to_numpy(), vmin=low, vmax=max(high, low + 1e-3), cmap="cividis")
-        axes.set_xticks(range(len(table)), [str(name) for name in table.columns])
-        axes.set_yticks(range(len(table)), [str(name) for name in table.index])
+        every = slice(None, None, ceil(len(table) / MOST_TICKS))
+        places = range(len(table))[every]
+        axes.set_xticks(places, [str(name) for name in table.columns[every]])
+        axes.set_yticks(places, [str(name) for name in table.index[every]])
         axes.grid(visible=False)
         axes.set_title(f"{one.scale:g}×, mean {words.number(one.iou.mean)}")
         told.append(
