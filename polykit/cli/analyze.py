@@ -34,6 +34,7 @@ EXAMPLES = """Train or load networks, prune them, and measure what that did to t
   polykit analyze
   polykit analyze --pruner force --metric ig --density 0.1 --seed 0
   polykit analyze --pruner force:rounds=20,schedule=linear -o ig.at=post
+  polykit analyze --metric ig --metric hoyer --basis interaction --basis pca
   polykit analyze --model mlp:widths=300,100 --dataset mnist --data-root data
   polykit analyze --model resnet18 --weights DEFAULT --granularity unit
   polykit analyze --config sweep.toml --dry-run
@@ -44,7 +45,7 @@ PLACES = {
     **dict.fromkeys(("model", "dataset", "checkpoint", "pruners", "metrics"), WHAT),
     **dict.fromkeys(("densities", "seeds", "control", "options"), WHAT),
     **dict.fromkeys(("layers", "prune_layers", "granularity", "scope", "objective"), HOW),
-    **dict.fromkeys(("prune_at", "score_samples"), HOW),
+    **dict.fromkeys(("prune_at", "score_samples", "bases"), HOW),
     **dict.fromkeys(("device", "engine"), PANEL),
 }
 LAYOUT = settings.Layout(FLAGS, PLACES, TRAINING, (WHAT, HOW, TRAINING, PANEL), "POLYKIT_ANALYZE_")

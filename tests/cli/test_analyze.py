@@ -92,7 +92,7 @@ def test_every_field_is_an_option_with_its_default_in_the_help(polykit, monkeypa
 def test_help_opens_with_examples_that_are_understood(polykit, configured):
     text = polykit("analyze", "--help").out
     examples = re.findall(r"^ polykit (analyze.*?)\s*$", text, re.MULTILINE)
-    assert len(examples) == 7
+    assert len(examples) == 8
     assert text.index(examples[0]) < text.index("--model")
     for example in examples:
         line = shlex.split(example)[1:]

@@ -1,8 +1,9 @@
-"""The tables of an analysis: results, differences, all statistics."""
+"""The tables of an analysis: results, differences, by basis, all statistics."""
 
 from __future__ import annotations
 
 from polykit.report.analyze import numbers
+from polykit.report.analyze.bases import by_basis
 from polykit.report.numbers import Estimate, Quantity, finite, select
 from polykit.report.tables import Cell, Table, difference, exact, spread, spread_note
 from polykit.runtime.store import SavedRun
@@ -12,8 +13,8 @@ _NETWORK = ["seed", "pruner", "density", "stage"]
 
 
 def all_tables(run: SavedRun) -> list[Table]:
-    """Return the tables that have rows: results, differences, all statistics."""
-    made = [results(run), differences(run), statistics(run)]
+    """Return the tables that have rows: results, differences, by basis, all statistics."""
+    made = [results(run), differences(run), by_basis(run), statistics(run)]
     return [table for table in made if table.rows]
 
 

@@ -11,6 +11,7 @@ from polykit.workflows.config import NetworksConfig, command_line
 FLAGS = {
     "pruners": "--pruner",
     "metrics": "--metric",
+    "bases": "--basis",
     "densities": "--density",
     "seeds": "--seed",
     "layers": "--layer",
@@ -69,6 +70,11 @@ class AnalyzeConfig(PrunedConfig):
 
     metrics: tuple[str, ...] = Field(("ig",), description="metric plugins, beside the plain ones")
     track: tuple[str, ...] = Field((), description="metrics to measure after each epoch, too")
+    bases: tuple[Literal["interaction", "pca"], ...] = Field(
+        (),
+        description="bases to take metrics of units in, beside the neurons, where a metric can: "
+        "interaction, or pca for principal axes",
+    )
 
     def command(self) -> str:
         """The command line that repeats the analysis: every option that is not its default.

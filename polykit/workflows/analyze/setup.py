@@ -154,13 +154,36 @@ def resolve(
     return prepare(
         config,
         registry,
-        measured=config.metrics,
+        measured=_in_bases(config, registry, own=metrics or {}),
         track=config.track,
         model=model,
         data=data,
         pruners=pruners,
         metrics=metrics,
     )
+
+
+def _in_bases(
+    config: AnalyzeConfig, registry: Registry, own: Mapping[str, AnyMetric]
+) -> tuple[str, ...]:
+    """Name the metrics, and those that can be taken in a basis once more for each basis."""
+    found: list[str] = []
+    for spec in config.metrics:
+        found.append(spec)
+        if spec in own:
+            continue
+        metric, written = registry.locate("metric", spec)
+        if "basis" in {**config.options.get(metric.entry.name, {}), **written}:
+            continue
+        if "basis" in metric.options.model_fields:
+            then = "," if written else ":"
+            found += [f"{spec}{then}basis={basis}" for basis in config.bases]
+    if config.bases and len(found) == len(config.metrics):
+        raise UsageError(
+            f"--basis does nothing for {', '.join(found) or 'no metric'}: take a metric that has "
+            f"the option basis and leaves it open, such as ig or hoyer"
+        )
+    return tuple(found)
 
 
 def prepare(

@@ -12,7 +12,6 @@ from polykit.workflows.config import command_line
 
 FLAGS = {
     **{name: flag for name, flag in PRUNED_FLAGS.items() if name != "metrics"},
-    "bases": "--basis",
     "origins": "--origin",
     "cutoffs": "--cutoff",
     "resolutions": "--resolution",
