@@ -61,6 +61,11 @@ class Found:
                 f"{self.entry.target} of {self.distribution} is not a polykit plugin class; "
                 f"derive it from a base class of polykit.api"
             )
+        if missing := sorted(getattr(target, "__abstractmethods__", ())):
+            raise PluginError(
+                f"{self.entry.target} of {self.distribution} is not finished: it lacks "
+                f"{', '.join(missing)}; define it, or name another class"
+            )
         return target
 
 

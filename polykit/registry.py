@@ -287,6 +287,7 @@ def _checked(results: Iterable[Any]) -> Iterator[Entry]:
                 f"entry {entry.name!r} is of the unknown kind {entry.kind!r}"
                 f".{did_you_mean(entry.kind, KINDS)}"
             )
+        _check_types(entry)
         if not _NAME.fullmatch(entry.name):
             raise PluginError(
                 f"entry name {entry.name!r} is not made of letters, digits, '.', '_', '-'"
@@ -304,3 +305,14 @@ def _checked(results: Iterable[Any]) -> Iterator[Entry]:
             raise PluginError(f"{entry.kind} {entry.name!r} is registered twice by the same plugin")
         seen.add((entry.kind, entry.name))
         yield entry
+
+
+def _check_types(entry: Entry) -> None:
+    """Refuse what is no text, or no list of texts; an entry does not look at what it is given."""
+    for field in ("name", "target", "summary", "source"):
+        if not isinstance(value := getattr(entry, field), str):
+            raise PluginError(f"the {field} of entry {entry.name!r} is {value!r}, which is no text")
+    modules = entry.requires
+    texts = isinstance(modules, tuple | list) and all(isinstance(m, str) for m in modules)
+    if not (texts or isinstance(modules, str)):
+        raise PluginError(f"requires of entry {entry.name!r} is {modules!r}, no list of modules")

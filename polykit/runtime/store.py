@@ -34,6 +34,18 @@ from polykit.runtime.files import (
 from polykit.runtime.tables import TABLES, empty
 
 DIGESTS = "digests.json"
+_RECORD = {
+    "status": str,
+    "config": dict,
+    "plugins": dict,
+    "environment": dict,
+    "cells": list,
+    "failures": dict,
+    "notices": list,
+    "tables": dict,
+}
+"""What kind of value `run.json` holds under a name."""
+
 _CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
@@ -118,6 +130,9 @@ class RunStore:
         meta = read_json(self.path / "run.json")
         if not isinstance(meta, dict) or "status" not in meta or "config" not in meta:
             raise RunError(f"{self.path / 'run.json'} is damaged: it does not describe a run")
+        for name, kind in _RECORD.items():
+            if name in meta and not isinstance(meta[name], kind):
+                raise RunError(f"{self.path / 'run.json'} is damaged: its {name} is {meta[name]!r}")
         return meta
 
     @property
