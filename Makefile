@@ -1,13 +1,20 @@
 # `make demo` and `make test` set everything up by themselves, in .venv; a second run reuses it.
+# LOCK=requirements/ci.txt installs exactly what that file names, in the Python that it was made for.
 PYTHON ?= python3
+LOCK ?=
 BIN := .venv/bin
 
-.PHONY: demo test browser lint types docs bench clean
+.PHONY: demo test browser lint types docs licences audit lock bench clean
 
-.venv/.ready: pyproject.toml
+.venv/.ready: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv .venv
+ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+else
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endif
 	touch $@
 
 demo: .venv/.ready
@@ -28,6 +35,16 @@ types: .venv/.ready
 
 docs: .venv/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+licences: .venv/.ready
+	$(BIN)/python website/licences.py
+
+audit: .venv/.ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements/ci.txt
+
+lock: .venv/.ready
+	$(BIN)/python requirements/lock.py
 
 bench: .venv/.ready
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

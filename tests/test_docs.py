@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 def commands(text):
@@ -38,9 +38,10 @@ def quicker(command):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_examples_run(page, tmp_path):
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
-    for kind, text in blocks:
-        if kind == "toml":
+    for kind, title, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if title:
+            (tmp_path / title).write_text(text)
+        elif kind == "toml":
             (tmp_path / "sweep.toml").write_text(text)
         elif kind == "python":
             run([sys.executable, "-c", text], tmp_path)

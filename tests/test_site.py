@@ -69,6 +69,22 @@ def test_styles_fetch_nothing_from_elsewhere(site):
             assert "//" not in "".join(source).split(",")[0], f"{path.name} fetches {source}"
 
 
+def test_formulas_are_drawn_whole(pages):
+    """What the converter does not know it leaves as TeX."""
+    formulas = [(n, f) for n, page in pages.items() for f in re.findall("<math.*?</math>", page)]
+    assert len(formulas) > 50
+    for name, formula in formulas:
+        text = re.sub("<[^>]*>", "", formula)
+        assert "\\" not in text, f"{name}: {text}"
+    assert not any("arithmatex" in page for page in pages.values())
+
+
+def test_pictures_are_part_of_their_page(pages):
+    page = pages["methods/pruners/force.html"]
+    assert "<svg role=" in page
+    assert "<img" not in page
+
+
 def test_every_part_is_generated(pages):
     for name, page in pages.items():
         assert "<!-- generated:" not in page, name

@@ -20,12 +20,22 @@ def catalogue() -> str:
     """Return a table of each kind's plugins: name, what it does, source."""
     lines: list[str] = []
     for kind in KINDS:
-        found = [one for one in _builtin() if one.entry.kind == kind]
-        if found:
-            rows = [(_linked(one), one.entry.summary, one.entry.source) for one in found]
+        rows = [
+            (_linked(one, "../methods"), one.entry.summary, one.entry.source)
+            for one in _builtin()
+            if one.entry.kind == kind
+        ]
+        if rows:
             lines += [f"## {kind.replace('-', ' ').capitalize()}s", ""]
             lines += table(("name", "what it does", "source"), rows)
     return "\n".join(lines)
+
+
+def methods(kind: Kind) -> str:
+    """Return a table of one kind's plugins, for the page that stands beside their pages."""
+    found = [one for one in _builtin() if one.entry.kind == kind]
+    rows = [(_linked(one, "methods"), one.entry.summary) for one in found]
+    return "\n".join(table(("name", "what it does"), rows))
 
 
 def options(kind: Kind, name: str) -> str:
@@ -61,8 +71,10 @@ def _builtin() -> tuple[Found, ...]:
     )
 
 
-def _linked(found: Found) -> str:
-    """A plugin's name, as a link where it has a page."""
-    name, folder = found.entry.name, FOLDERS.get(found.entry.kind, "")
-    page = METHODS / folder / f"{name}.md"
-    return f"[`{name}`](../methods/{folder}/{name}.md)" if folder and page.exists() else f"`{name}`"
+def _linked(found: Found, to_methods: str) -> str:
+    """A plugin's name, as a link where it has a page; aliases lead to their method's."""
+    entry, folder = found.entry, FOLDERS.get(found.entry.kind, "")
+    names = [one.entry.name for one in _builtin() if one.entry.target == entry.target]
+    pages = [f"{folder}/{name}.md" for name in (entry.name, *names)]
+    page = next((page for page in pages if folder and (METHODS / page).exists()), None)
+    return f"[`{entry.name}`]({to_methods}/{page})" if page else f"`{entry.name}`"
