@@ -418,7 +418,8 @@ def compare(
         run = polykit.compare("runs/NAME:0", "runs/NAME:1", pull=(0.01, 0.1))
         run.verdict()
     """
-    names, own = [], {}
+    names: list[str] = []
+    own: dict[str, nn.Module] = {}
     for network in (first, *others):
         name = str(network)
         if isinstance(network, nn.Module):

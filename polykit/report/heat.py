@@ -35,7 +35,7 @@ def draw_heat(
     )
     for place in np.ndindex(*shares.shape):
         if np.isfinite(shares[place]):
-            red, green, blue, _ = palette(min(max(shares[place], 0.0), 1.0))
+            red, green, blue, _ = palette(min(max(float(shares[place]), 0.0), 1.0))
             light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
             axes.text(
                 place[1] + 0.5,

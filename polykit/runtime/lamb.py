@@ -32,7 +32,7 @@ class Lamb(torch.optim.Optimizer):
         self._stacked = stacked
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one step."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
@@ -56,4 +56,5 @@ class Lamb(torch.optim.Optimizer):
 
     def _norm(self, tensor: Tensor) -> Tensor:
         axes = tuple(range(1, tensor.dim())) if self._stacked else None
-        return torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(tensor, dim=axes, keepdim=True)
+        return norm

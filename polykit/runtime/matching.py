@@ -5,6 +5,7 @@ Source: Ainsworth et al. 2023, Git re-basin, arXiv:2209.04836, §3.2 and Algorit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -155,7 +156,7 @@ def apart(a: State, b: State) -> float:
     >>> apart({"w": torch.tensor([3.0, 0.0])}, {"w": torch.tensor([0.0, 4.0])})
     5.0
     """
-    return sum(float((a[name] - b[name]).square().sum()) for name in a) ** 0.5
+    return math.sqrt(sum(float((a[name] - b[name]).square().sum()) for name in a))
 
 
 def _double(state: State) -> dict[str, Tensor]:

@@ -57,15 +57,17 @@ class ToySuperposition(Dataset):
         """Draw the embedding and the samples."""
         embedding, frequencies = self.embedding(), self.frequencies()
         sizes = (self.samples, self.samples // HELD_OUT, self.samples // HELD_OUT)
-        splits = [
+        train, validation, test = (
             self._draw(name, size, embedding, frequencies)
             for name, size in zip(SPLITS, sizes, strict=True)
-        ]
+        )
         names = tuple(f"feature {i}" for i in range(self.features))
         encode = Affine(torch.zeros(self.inputs), embedding.T.contiguous())
         return Data(
             "toy-superposition",
-            *splits,
+            train,
+            validation,
+            test,
             "regression",
             (self.inputs,),
             self.features,
@@ -78,7 +80,8 @@ class ToySuperposition(Dataset):
         """Return E `[m, N]`, columns of length 1."""
         random = generator(self.seed, "toy-superposition", "embedding")
         frame = torch.linalg.qr(torch.randn(self.features, self.inputs, generator=random)).Q
-        return (frame / frame.norm(dim=1, keepdim=True)).T.contiguous()
+        columns: Tensor = (frame / frame.norm(dim=1, keepdim=True)).T
+        return columns.contiguous()
 
     def frequencies(self) -> Tensor:
         """Return each feature's probability p `[N]`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from polykit.report.map.numbers import Kind
 from polykit.report.numbers import describe
 from polykit.report.style import figure_style
 from polykit.runtime.store import SavedRun
+
+LONG = 22
+"""Letters in a cell above which they are written smaller."""
 
 
 def draw_all(run: SavedRun) -> list[Drawn]:
@@ -64,7 +67,7 @@ def heat(run: SavedRun, metric: str, statistic: str, kind: Kind) -> Drawn | None
             columns=columns,
             low=min(means),
             high=max(means),
-            size=8,
+            size=8 if max(map(len, chain(*texts))) <= LONG else 6.5,
         )
         axes.set_title(drawing.wrapped(place(fixed), 30))
     cells[0].set_ylabel(down)
@@ -81,13 +84,13 @@ def heat(run: SavedRun, metric: str, statistic: str, kind: Kind) -> Drawn | None
 
 
 def text(series: pd.Series[float], between: str) -> str:
-    """Write the mean, and the range where there are several seeds.
+    """Write the mean, and the range where seeds differ.
 
     >>> text(pd.Series([0.1, 0.3]), " ")
     '0.200 (0.100–0.300)'
     """
     mean = float(series.mean())
-    if len(series) == 1:
+    if series.nunique() == 1:
         return words.number(mean)
     low, high = (words.number(float(value), mean) for value in (series.min(), series.max()))
     return f"{words.number(mean)}{between}({low}–{high})"

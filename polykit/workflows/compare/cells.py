@@ -40,9 +40,9 @@ TO_FIRST, TO_OTHER = "to first", "to other"
 
 def describe(setup: Setup, command: str) -> dict[str, Any]:
     """Return the content of `run.json` at the start of a run."""
-    data, cells = setup.data, [*setup.pairs, *setup.pulls]
+    data = setup.data
     common = record(
-        "compare", setup.config, setup.plugins, cells, command, setup.device, setup.threads
+        "compare", setup.config, setup.plugins, setup.cells, command, setup.device, setup.threads
     )
     return {
         **common,

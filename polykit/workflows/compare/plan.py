@@ -53,7 +53,7 @@ def make_plan(setup: Setup) -> Plan:
     looked = len(part(setup, "train")) + len(part(setup, "test"))
     samples = routes * config.points * looked + 3 * epochs * len(setup.data.train)
     return Plan(
-        cells=[cell.name for cell in [*setup.pairs, *setup.pulls]],
+        cells=[cell.name for cell in setup.cells],
         first=setup.first.label,
         others=list(setup.others),
         matched=[layer for group in moves.groups for layer in group.layers] if moves else [],

@@ -108,6 +108,11 @@ class Setup:
         return [Pull(label, strength) for label in self.others for strength in strengths]
 
     @property
+    def cells(self) -> list[Pair | Pull]:
+        """All cells: the comparisons, then the pulls."""
+        return [*self.pairs, *self.pulls]
+
+    @property
     def about(self) -> tuple[str, ...]:
         """What a run's name should tell."""
         return self.first.label, *list(self.others)[:1]
