@@ -92,6 +92,12 @@ def comparison(folder: Path) -> SavedRun:
     return polykit.compare(*networks, dataset="digits", out=folder, threads=1, **options).saved
 
 
+def graphs(folder: Path) -> SavedRun:
+    """The graphs of a small network in two bases, before and after training."""
+    options = {"bases": ("interaction", "neuron"), "seeds": (0, 1), "epochs": 1, "samples": 40}
+    return polykit.basis("mlp:widths=8", "digits", out=folder, threads=1, **options).saved
+
+
 def toy_map(folder: Path) -> SavedRun:
     """Four points of a small toy model."""
     toy = {"features": 8, "inputs": 4, "samples": 512}
@@ -125,6 +131,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, atlas: Path) -> dict[str, Pa
         ),
         "laboratory": laboratories.build(tmp_path_factory.mktemp("run"), N1=laboratories.Truth()),
         "compare": comparison(tmp_path_factory.mktemp("run") / "run"),
+        "basis": graphs(tmp_path_factory.mktemp("run") / "run"),
         "map": toy_map(tmp_path_factory.mktemp("run") / "run"),
     }
     return {"clusters": atlas, **{name: write_report(run) for name, run in runs.items()}}

@@ -16,7 +16,7 @@ from ..report.clusters import conftest as atlases
 
 pytestmark = pytest.mark.browser
 
-WORKFLOWS = ("clusters", "dissect", "visualize", "analyze", "laboratory", "compare", "map")
+WORKFLOWS = ("clusters", "dissect", "visualize", "analyze", "laboratory", "compare", "map", "basis")
 PHONE = 390
 
 

@@ -17,7 +17,7 @@ NOTES = (
     "By chance: links of the same number and strength that lead to the same nodes, but begin at "
     "other links' nodes. Modularity beyond that is what speaks for modules. Ratios are geometric "
     "means over seeds; in brackets: 95\u00a0% t-intervals. Modules are told of at the first "
-    "cutoff and resolution.",
+    "cutoff and resolution. Nothing is corrected for the number of comparisons.",
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import networkx as nx
 from torch import Tensor
@@ -29,19 +28,22 @@ def graphml(
     >>> nx.parse_graphml(text.decode()).edges(data=True)
     OutEdgeDataView([('0:3', '2:d0', {'strength': 1.0})])
     """
-    graph = nx.DiGraph()
-    layers = list(names)
-    for number, (before, behind) in enumerate(pairwise(layers)):
-        E = edges[number].T
-        strong = (cutoff < E).nonzero().tolist()
-        for (j, i), strength in zip(strong, E[cutoff < E].tolist(), strict=True):
-            for place, node in ((number, j), (number + 1, i)):
-                layer = layers[place]
-                own = {"layer": layer, "name": names[layer][node], "size": sizes[layer][node]}
-                labels = {key: int(of[place][node]) for key, of in members.items()}
-                own |= {key: label for key, label in labels.items() if label != ALONE}
-                graph.add_node(f"{layer}:{names[layer][node]}", **own)
-            graph.add_edge(
-                f"{before}:{names[before][j]}", f"{behind}:{names[behind][i]}", strength=strength
-            )
+    graph, layers = nx.DiGraph(), list(names)
+    labels = {key: [module.tolist() for module in of] for key, of in members.items()}
+    for place, E in enumerate(edges):
+        for i, j in (cutoff < E).nonzero().tolist():
+            ends = []
+            for number, node in ((place, j), (place + 1, i)):
+                layer = layers[number]
+                ends.append(f"{layer}:{names[layer][node]}")
+                if ends[-1] not in graph:
+                    own = {key: of[number][node] for key, of in labels.items()}
+                    graph.add_node(
+                        ends[-1],
+                        layer=layer,
+                        name=names[layer][node],
+                        size=sizes[layer][node],
+                        **{key: module for key, module in own.items() if module != ALONE},
+                    )
+            graph.add_edge(*ends, strength=float(E[i, j]))
     return "\n".join(nx.generate_graphml(graph)).encode()
