@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from polykit.report import render, tables
+from polykit.report import render, tables, words
 from polykit.report.drawing import Drawn
 from polykit.report.images import ROOM, Image, Sources
 from polykit.report.reports import draw_all, report_of
@@ -61,6 +61,7 @@ def page_html(
     ]
     environment = Environment(
         autoescape=True,
+        finalize=words.visible,
         loader=FunctionLoader(_source),
         undefined=StrictUndefined,
         trim_blocks=True,

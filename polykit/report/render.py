@@ -9,6 +9,7 @@ import re
 from matplotlib.figure import Figure
 
 from polykit.report.style import INK, figure_style
+from polykit.report.words import visible
 
 _DARK_INK = "#e6e9ee"
 
@@ -22,7 +23,7 @@ def svg(figure: Figure) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with figure_style():
         figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue().decode()
+    text = visible(buffer.getvalue().decode())
     text = re.sub(r"<!--.*?-->\n?", "", text[text.index("<svg") :], flags=re.DOTALL)
     modes = f"svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:{_DARK_INK}}}}}"
     text = text.replace(INK, "currentColor")
@@ -42,7 +43,7 @@ def inline_svg(text: str, prefix: str, alt: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = text.replace("url(#", f"url(#{prefix}-")
     text = text.replace('xlink:href="#', f'href="#{prefix}-')
-    label = html.escape(alt, quote=True)
+    label = html.escape(visible(alt), quote=True)
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
 
 

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from polykit.report.numbers import Estimate
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters, those that turn the direction of writing among them."""
+
+
+def visible(value: Any) -> Any:
+    r"""Write control characters of a text as `\uNNNN`, so that no name can hide or reorder others.
+
+    Anything but plain text is returned as it is: marked-up text is our own.
+
+    >>> print(visible("a" + chr(0x202E) + "b"))
+    a\u202eb
+    """
+    if type(value) is not str:
+        return value
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
 
 
 def number(value: float, like: float | None = None) -> str:
