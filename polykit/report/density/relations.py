@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,8 @@ from polykit.runtime.separation import Floats, interval
 from polykit.runtime.store import SavedRun
 
 BOOTSTRAPS = 2000
-FEWEST = 5
-"""Networks below which no correlation is told."""
+FEWEST = 10
+"""Networks below which no correlation is told: a bootstrap of fewer is too sure of itself."""
 
 ALIKE = ["scale", "init", "optimizer"]
 """What networks share that differ by seed and split only."""
@@ -73,8 +73,9 @@ def relations(run: SavedRun, pruner: str) -> Iterator[Relation]:
             continue
         group = table.groupby(ALIKE).ngroup().to_numpy()
         x, y = (table[name].to_numpy(dtype=float) for name in ("density", "value"))
-        for scope in ("pooled", "within"):
-            for kind in ("Spearman", "Pearson"):
+        scopes: tuple[Scope, ...] = ("pooled", "within") if len(set(group)) > 1 else ("pooled",)
+        for scope in scopes:
+            for kind in get_args(Kind):
                 seed = derive(0, "relation", pruner, quantity.metric)
                 found = correlated(x, y, group, scope, kind, np.random.default_rng(seed))
                 if found is not None:

@@ -40,7 +40,7 @@ def verdict(run: SavedRun) -> Verdict:
         *([sought(run)] if sought(run) else []),
         *([f"{lost} networks never crossed the threshold and are left out."] if lost else []),
     ]
-    return Verdict(_answer(run, found, len(parts) > 1), (*parts, *told), tuple(notes))
+    return Verdict(_answer(run, found, len(parts) > 1), (*told, *parts), tuple(notes))
 
 
 def sought(run: SavedRun) -> str:

@@ -152,6 +152,10 @@ def test_what_does_not_vary_has_no_correlation(tmp_path):
     flat = made(tmp_path, value=lambda scale, noise, own: 3.0)
     assert list(relations.relations(flat, "magnitude")) == []
     assert "Density and what metrics find" not in dict(verdict(flat).parts)
+    one = made(tmp_path, value=lambda scale, noise, own: own)
+    rows = one.tables["effective"]
+    alone = SavedRun(tmp_path, META, {**one.tables, "effective": rows[rows["scale"] == 1.0]})
+    assert {r.scope for r in relations.relations(alone, "magnitude")} == {"pooled"}
     table = flat.tables["effective"]
     few = SavedRun(tmp_path, META, {**flat.tables, "effective": table[table["seed"] < 2]})
     assert list(relations.relations(few, "magnitude")) == []
