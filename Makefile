@@ -4,7 +4,7 @@ PYTHON ?= python3
 LOCK ?=
 BIN := .venv/bin
 
-.PHONY: demo test browser lint types docs licences audit lock bench clean
+.PHONY: demo test browser fuzz lint types docs licences audit lock bench clean
 
 .venv/.ready: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,9 @@ test: .venv/.ready
 
 browser: .venv/.ready
 	$(BIN)/python -m pytest -m browser tests/browser
+
+fuzz: .venv/.ready
+	POLYKIT_FUZZ=10000 $(BIN)/python -m pytest tests/fuzz
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
