@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from polykit.errors import DataError, ModelError, TrainingError, UsageError
 from polykit.runtime.pictures import as_bytes
 from polykit.runtime.shards import FILE, Shards, to_tensors
-from polykit.runtime.splits import indexed
+from polykit.runtime.splits import indexed, left_out
 from polykit.runtime.store import CellResult, RunStore, tensor_bytes
 from polykit.runtime.trace import evaluating
 from polykit.runtime.training import Epoch, train
@@ -118,7 +118,7 @@ def model_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
         rows = pd.DataFrame([vars(epoch) for epoch in history.epochs])
         tables["history"] = rows.astype({"validation_accuracy": "float64"})
     weights = {"model.safetensors": tensor_bytes(model.state_dict())}
-    store.write_cell(cell.name, CellResult(tables, weights))
+    store.write_cell(cell.name, CellResult(tables, weights, left_out(setup.data)))
     _done(setup, cell, "model")
 
 
