@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import networkx
 import numpy as np
 import pytest
 import torch
@@ -144,6 +145,19 @@ def test_comparisons(outside: Path) -> None:
     )
     assert run.status == "complete"
     check(run.report())
+
+
+def test_graphs(outside: Path) -> None:
+    net = own_network()
+    net.add_module(f"{BREAKING.replace('.', '')}{LONG}", nn.Linear(2, 2))
+    run = polykit.basis(
+        net, own_data(), bases=("neuron",), origins=("zero",), cutoffs=(1e-9,), samples=20,
+        seeds=(0,), threads=1, out=outside / "runs" / "run",
+    )  # fmt: skip
+    assert run.status == "complete"
+    check(run.report(), CODE)
+    (graph,) = run.path.glob("cells/*/dense-*.graphml")
+    assert CODE in str(networkx.read_graphml(graph).nodes(data="layer"))
 
 
 def test_clusters_and_what_lies_below(outside: Path) -> None:

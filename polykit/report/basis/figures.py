@@ -25,6 +25,9 @@ LOOKS = {
 }
 PANEL = 2.6
 
+LETTERS = 24
+"""Letters of a layer's name that fit under its column."""
+
 
 def draw_all(run: SavedRun) -> list[Drawn]:
     """Draw every figure that the run has the numbers for; the trained network's graphs first."""
@@ -63,9 +66,7 @@ def graphs(run: SavedRun, state: State) -> Drawn | None:
         for axes, basis in zip(row, bases, strict=True):
             found = numbers.modules(run, state, origin, basis, setting)
             axes.set_title(f"{words.capital(BASES[basis])},\n{ORIGINS[origin]}", fontsize=10)
-            axes.set_xticks(
-                range(len(layers)), [drawing.wrapped(layer, 8) for layer in layers], fontsize=8
-            )
+            axes.set_xticks(range(len(layers)), [_tick(layer) for layer in layers], fontsize=8)
             axes.tick_params(length=0)
             if seed not in found.index:
                 axes.set_yticks([])
@@ -91,6 +92,12 @@ def graphs(run: SavedRun, state: State) -> Drawn | None:
         f"Layered graphs. {'; '.join(told)}.",
         figure,
     )
+
+
+def _tick(layer: str) -> str:
+    """Write a layer's name under its column; of a long one the end, which tells most."""
+    text = str(words.visible(layer))
+    return drawing.wrapped(text if len(text) <= LETTERS else f"…{text[-LETTERS:]}", 8)
 
 
 def _of_graph(
