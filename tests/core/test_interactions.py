@@ -191,6 +191,20 @@ def test_what_no_output_responds_to_is_no_node(basis, origin) -> None:
     assert E.numel() == 0
 
 
+@BASES
+@ORIGINS
+def test_outputs_respond_to_every_node_with_mean_square_slope_one(basis, origin) -> None:
+    model, x, _ = made("mlp", basis, origin, n=200)
+    factors = gather(model, [x], trace(model, x.float()), ["0"])["0"]
+    nodes = nodes_of(factors, basis, origin)
+    eye = torch.eye(len(nodes), dtype=torch.float64)
+    one = torch.ones(len(nodes), dtype=torch.float64)
+    torch.testing.assert_close((factors.J @ nodes.backward).square().sum(dim=0), one)
+    torch.testing.assert_close((factors.F @ nodes.forward.T).square().sum(dim=0), nodes.size)
+    torch.testing.assert_close(nodes.forward @ nodes.backward, eye, rtol=0, atol=1e-9)
+    torch.testing.assert_close(nodes.forward @ nodes.origin, 0 * one, rtol=0, atol=1e-9)
+
+
 class Beside(nn.Module):
     """A path leads beside the layer in the middle."""
 
