@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py [--kills 30] [--seeds 10] [--workers 2] [--pause 8] [--seed 0]
 
-A small analysis runs on engine `local`. Every so often, after a random time of up to `--pause`
-seconds, one of its processes is chosen at random, the driver included, and killed with SIGKILL; a
-driver that is gone is started again with `--resume`. At the end every file of the run but its
-record must have the bytes of an undisturbed run, and the record must name every cell as done.
+A small analysis runs on engine `local`. A random time of up to `--pause` seconds after it has
+workers one of its processes, the driver included, is chosen at random and killed with SIGKILL, and
+again; a driver that is gone is started again with `--resume`. At the end every file of the run but
+its record must have the bytes of an undisturbed run, and the record must say that it is complete.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Soak:
         """Run to the end, killing so many processes on the way; return the last exit code."""
         driver = self.start()
         while self.kills.total() < kills:
+            while driver.poll() is None and not workers_of(driver.pid):
+                time.sleep(0.01)
             end = time.monotonic() + draw.uniform(0, pause)
             while driver.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
@@ -72,8 +74,9 @@ def workers_of(driver: int) -> list[int]:
     found = []
     for children in Path(f"/proc/{driver}/task").glob("*/children"):
         for child in map(int, children.read_text().split()):
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
+            with suppress(FileNotFoundError, ProcessLookupError):  # it may have ended by now
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(child)
     return found
 
 

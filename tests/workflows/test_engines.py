@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -206,9 +207,13 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing_half_written(tmp_path)
 
 def workers_of(pid):
     """The worker processes of a driver, as far as they have begun to be such."""
-    children = [p.read_text().split() for p in Path(f"/proc/{pid}/task").glob("*/children")]
-    lines = {int(child): Path(f"/proc/{child}/cmdline") for found in children for child in found}
-    return [child for child, line in lines.items() if b"spawn_main" in line.read_bytes()]
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may be gone by now
+            for child in map(int, children.read_text().split()):
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(child)
+    return found
 
 
 def gone(pids):

@@ -9,7 +9,9 @@ from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
+from dask import config
 from distributed import CancelledError, Client, KilledWorker, LocalCluster
+from distributed.scheduler import NoValidWorkerError
 from pydantic import Field, model_validator
 
 from polykit.api import Engine
@@ -21,6 +23,9 @@ T = TypeVar("T")
 
 PATIENCE = "10s"
 """How long to wait for a scheduler that does not answer."""
+
+WORKERLESS = "300s"
+"""How long work waits where a cluster made here has lost all its workers."""
 
 _log = logging.getLogger("polykit")
 _one_at_a_time = threading.Lock()
@@ -53,13 +58,14 @@ class Dask(Engine):
         if self.address:
             return DaskExecutor(_connect(self.address), self.address)
         fitting = max(1, available_cores() // threads) if device == "cpu" else 1
-        cluster = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=self.workers or fitting,
-            threads_per_worker=1,
-            memory_limit=None,  # of dask's own accounts, by which it would kill a large cell
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
+        with config.set({"distributed.scheduler.no-workers-timeout": WORKERLESS}):
+            cluster = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=self.workers or fitting,
+                threads_per_worker=1,
+                memory_limit=None,  # of dask's own accounts, by which it would kill a large cell
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
         return DaskExecutor(_connect(cluster.scheduler_address), "this machine", cluster)
 
 
@@ -98,6 +104,8 @@ class DaskExecutor(Executor):
     def _take(self, there: Any, future: Future[Any]) -> None:
         try:
             future.set_result(there.result())  # waits if a worker died with it, so it is done again
+        except NoValidWorkerError:
+            future.set_exception(RunError("no dask worker is left, and none came back"))
         except KilledWorker:
             future.set_exception(BrokenExecutor("several workers died in the middle of it"))
         except CancelledError:
