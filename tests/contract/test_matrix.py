@@ -21,7 +21,11 @@ MODELS = {
     "lenet": "lenet:scale=0.1",
     "conv2": "conv2:scale=0.1",
     "factory": "own_model:make",
+    "toy-superposition-net": "toy-superposition-net:hidden=8",
 }
+VECTORS = ("feature-model", "toy-superposition")
+"""Datasets of vectors with numbers to tell, not of pictures with classes."""
+
 QUICK_METRICS = {
     "interaction-basis": {"samples": 16},
     "learning-coefficient": {"samples": 8, "chains": 2, "steps": 4, "burn_in": 0, "step": 1e-5},
@@ -54,7 +58,11 @@ def test_every_combination_runs_or_refuses(tmp_path, pictures, monkeypatch, data
     """All pruners at once: each is a cell of its own, and no cell may fail."""
     monkeypatch.delenv("POLYKIT_DATA_ROOT", raising=False)
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    spec = f"imagefolder:{pictures},size=64,crop=64" if dataset == "imagefolder" else dataset
+    specs = {
+        "imagefolder": f"imagefolder:{pictures},size=64,crop=64",
+        "toy-superposition": "toy-superposition:samples=256",
+    }
+    spec = specs.get(dataset, dataset)
     try:
         run = polykit.analyze(
             MODELS.get(model, model),
@@ -90,16 +98,21 @@ def test_every_combination_runs_or_refuses(tmp_path, pictures, monkeypatch, data
         assert metric in set(run.rows["metric"])
 
 
+CHAINS = ("mlp", "lenet", "factory", "toy-superposition-net")
+
+
 def expected_refusal(dataset, model, metric):
     """The combinations that cannot make sense, each with a word of its reason."""
     if dataset in ("cifar10", "mnist", "fashion-mnist"):
         return "root"
-    if model == "squeezenet1_1" and dataset in ("digits", "feature-model"):
+    if model == "squeezenet1_1" and dataset in ("digits", *VECTORS):
         return "squeezenet1_1"
-    if model in ("conv2", "resnet", "convnet") and dataset == "feature-model":
+    if model in ("conv2", "resnet", "convnet") and dataset in VECTORS:
         return "it needs pictures"
-    if metric == "synchronisation" and model not in ("mlp", "lenet", "factory"):
+    if model == "toy-superposition-net" and dataset not in VECTORS:
+        return "takes vectors"
+    if metric == "synchronisation" and model not in CHAINS:
         return "chains"
-    if dataset == "feature-model" and metric in ("accuracy", "selectivity"):
+    if dataset in VECTORS and metric in ("accuracy", "selectivity"):
         return "class"
     return ""
