@@ -121,5 +121,5 @@ def _change(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text!r} is not understood; write KEY=VALUE, e.g. seeds=[0,1]")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key, value  # a text needs no quotes here

@@ -306,7 +306,15 @@ def load_bases(path: Path) -> dict[str, Basis]:
                 )
                 for layer, values in facts.items()
             }
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         raise RunError(f"{path} holds no bases: {error}") from error
 
 

@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -49,10 +48,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} holds pickled objects, which could run any code, and is refused; save the "
             f"weights alone: torch.save(model.state_dict(), …) or a .safetensors file"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # torch's reader raises whatever a damaged file leads to
         raise ModelError(f"checkpoint {path} is damaged or of another format: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise ModelError(f"{path} is no state dict: it must map parameter names to tensors")
     return content

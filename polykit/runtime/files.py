@@ -58,7 +58,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; raise RunError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 

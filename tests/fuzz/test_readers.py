@@ -91,6 +91,15 @@ def test_files_with_other_values(name: str, place: Path) -> None:
     sound_then(reader, place, change(reader.sound()))
 
 
+@pytest.mark.parametrize("name", ["recipe", "config-file", "run-record"])
+def test_documents_of_endless_depth_are_refused(name: str, place: Path) -> None:
+    file = place / READERS[name].file
+    depth = b"[" * 200_000
+    file.write_bytes(depth if READERS[name].kind == "json" else b"a = " + depth)
+    with pytest.raises(PolykitError):
+        READERS[name].read(file)
+
+
 def toml(value: Any) -> str:
     """Write a value as TOML writes it, as far as TOML has it."""
     if isinstance(value, bool):
