@@ -159,6 +159,17 @@ def test_a_worker_with_other_plugins_says_so(tmp_path):
         perform(Task(origin, 0, ("seed-0-dense",), 1))
 
 
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    whole = run(AnalyzeConfig(**QUICK), tmp_path / "a")
+    before = files(whole.path)
+    monkeypatch.setattr("polykit.workflows.tasks._made_again", None)  # would not be callable
+    origin = Origin(whole.path, "", ())
+    assert perform(Task(origin, 0, ("seed-0-dense",), 1)).failures == {}
+    with pytest.raises(TypeError):
+        perform(Task(origin, 0, ("seed-0-dense", "seed-2-dense"), 1))
+    assert files(whole.path) == before
+
+
 def test_what_is_not_in_the_configuration_needs_this_process(tmp_path):
     with pytest.raises(UsageError, match=r"Flat\. Use engine='serial', or make a plugin of it"):
         polykit.analyze(Flat(), "digits", out=tmp_path / "a", engine="local")
