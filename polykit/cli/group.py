@@ -32,7 +32,7 @@ COMMANDS = {
     "clusters": "Find units that several groups of pictures drive.",
     "dissect": "Find the parts that carry a unit's clusters, beside controls.",
     "visualize": "Show what a unit looks for, and which pixels make its value.",
-    "compare": "Compare networks: what lies between them, and how alike they are.",
+    "compare": "Show what lies between networks, and how alike they are.",
     "run": "Run a whole study from one file.",
     "data": "Show a dataset, and how well it came out.",
     "report": "Write the report page of a saved run.",

@@ -55,7 +55,6 @@ _COMPARED = {"other": "str", "route": "str", "draw": "int64"}
 
 TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "analyze": _ANALYZE,
-    "map": {name: {"point": "str", **columns} for name, columns in _ANALYZE.items()},
     "laboratory": {
         "worlds": {"scenario": "str", "seed": "int64", "fact": "str", "value": "float64"},
         "networks": {
@@ -215,6 +214,7 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "validation_accuracy": "float64",
         },
     },
+    "map": {name: {"point": "str", **columns} for name, columns in _ANALYZE.items()},
     "visualize": {
         "rows": {**_VARIANT, "statistic": "str", "value": "float64"},
         "images": {**_VARIANT, "number": "int64", "file": "str", "text": "str"},

@@ -105,6 +105,8 @@ def expected_refusal(dataset, model, metric):
     """The combinations that cannot make sense, each with a word of its reason."""
     if dataset in ("cifar10", "mnist", "fashion-mnist"):
         return "root"
+    if dataset in ("webdataset", "huggingface"):
+        return "was named"
     if model == "squeezenet1_1" and dataset in ("digits", *VECTORS):
         return "squeezenet1_1"
     if model in ("conv2", "resnet", "convnet") and dataset in VECTORS:
