@@ -2,7 +2,7 @@
 
     python website/pictures [NAME …]
 
-Without names all are drawn, in under two minutes on one core. The same machine draws the same
+Without names all are drawn, in a few minutes on one core. The same machine draws the same
 bytes; docs/methods holds what comes out, so that building the site trains nothing.
 """
 
