@@ -210,9 +210,7 @@ def test_names_of_new_runs_do_not_meet(tmp_path):
 
 def test_a_run_of_an_unknown_workflow_is_said(tmp_path):
     store = RunStore.create(tmp_path / "run", {**META, "workflow": "alchemy"})
-    with pytest.raises(
-        RunError, match=r"alchemy'.*analyze, .*laboratory.*update polykit"
-    ):
+    with pytest.raises(RunError, match=r"alchemy'.*analyze, .*laboratory.*update polykit"):
         store.load()
 
 
