@@ -79,12 +79,12 @@ class Run:
     @property
     def failures(self) -> dict[str, str]:
         """Cells that failed, with the message."""
-        return dict(self.meta["failures"])
+        return dict(self.meta.get("failures", {}))
 
     @property
     def notices(self) -> list[str]:
         """What a reader should know before believing the numbers."""
-        return list(self.meta["notices"])
+        return list(self.meta.get("notices", []))
 
     @property
     def rows(self) -> pd.DataFrame:
