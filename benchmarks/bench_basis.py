@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from polykit.runtime.bases import Basis, append, interaction_basis
-from polykit.runtime.slopes import INPUT, find_bases
-from polykit.runtime.trace import trace
+from polykit.runtime.degeneracy.bases import Basis, append, interaction_basis
+from polykit.runtime.degeneracy.slopes import INPUT, find_bases
+from polykit.runtime.passes.trace import trace
 
 WIDTHS = (784, 300, 100, 10)
 GFLOP = 15

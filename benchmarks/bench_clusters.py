@@ -30,7 +30,7 @@ from PIL import Image
 from polykit import session
 from polykit.api import hookimpl
 from polykit.registry import Registry
-from polykit.runtime.clustering import Recipe, distances, partition
+from polykit.runtime.clusters.clustering import Recipe, distances, partition
 from polykit.workflows.clusters.config import ClustersConfig
 
 

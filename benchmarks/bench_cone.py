@@ -23,9 +23,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from polykit.runtime.reading import Reader, make_reader
-from polykit.runtime.splits import indexed
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.reading import Reader, make_reader
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.samples.splits import indexed
 from polykit_builtins.datasets.imagefolder import ImageFolder
 
 LAYERS = {"features.0": 1, "features.3": 4, "features.6": 7, "features.8": 9, "features.10": 11}

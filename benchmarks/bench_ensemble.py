@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from polykit.registry import Registry
-from polykit.runtime.ensemble import Job, train_together
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.training import train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import train
 from polykit.types import Data
 
 CPU = torch.device("cpu")

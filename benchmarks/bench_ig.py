@@ -24,7 +24,7 @@ import torch
 from captum.attr import IntegratedGradients, NeuronIntegratedGradients
 from torch import Tensor, nn
 
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
 from polykit_builtins.metrics.ig import attribution_matrix
 
 STEPS = 50

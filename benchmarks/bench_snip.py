@@ -17,9 +17,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit_builtins.pruners.snip import Snip
 
 LAYER, UNIT = 10, 9

@@ -25,12 +25,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from polykit.api import Pruner
-from polykit.runtime.cluster_objectives import UnitValue, contrast, preservation
-from polykit.runtime.masking import candidates, masked
+from polykit.runtime.clusters.objectives import UnitValue, contrast, preservation
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.progress import watching
-from polykit.runtime.reading import make_reader
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import generator
-from polykit.runtime.trace import trace
 from polykit.types import Granularity, UnitRef
 from polykit_builtins.pruners.actgrad import ActGrad
 from polykit_builtins.pruners.continuous_sparsification import ContinuousSparsification

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from polykit.registry import Registry
-from polykit.runtime.training import train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import train
 from polykit.types import Data
 
 CPU = torch.device("cpu")

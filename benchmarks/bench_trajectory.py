@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from polykit.registry import Registry
-from polykit.runtime.masking import apply_mask, candidates
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import apply_mask, candidates
+from polykit.runtime.pruning.trajectory import evaluate_steps, removal
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.trace import trace
-from polykit.runtime.training import evaluate
-from polykit.runtime.trajectory import evaluate_steps, removal
+from polykit.runtime.training.loop import evaluate
 from polykit.types import Scores, Trace
 
 CPU = torch.device("cpu")

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polykit.runtime.slopes import INPUT, Factors, Ones, gather
-from polykit.runtime.trace import trace
+from polykit.runtime.degeneracy.slopes import INPUT, Factors, Ones, gather
+from polykit.runtime.passes.trace import trace
 
 
 def network(arrays: Any) -> nn.Sequential:

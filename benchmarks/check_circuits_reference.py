@@ -21,11 +21,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from polykit.runtime.capture import capture, unit_values
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
-from polykit.runtime.reading import make_reader
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.capture import capture, unit_values
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit.types import Scores, Site, Trace
 from polykit_builtins.pruners.snip import Snip
 

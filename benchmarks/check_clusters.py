@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from polykit import session
 from polykit.registry import Registry
-from polykit.runtime.checkpoints import load_weights
-from polykit.runtime.cluster_evidence import Confirmed, find_clusters
-from polykit.runtime.clustering import Recipe, agreement
+from polykit.runtime.clusters.clustering import Recipe, agreement
+from polykit.runtime.clusters.evidence import Confirmed, find_clusters
+from polykit.runtime.training.checkpoints import load_weights
 from polykit.types import Data, Denormalise
 
 Vectors = NDArray[np.float64]

@@ -29,12 +29,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from polykit.runtime.addressing import select_layers
-from polykit.runtime.capture import capture
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.capture import capture
+from polykit.runtime.passes.trace import evaluating, trace
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.trace import evaluating, trace
-from polykit.runtime.training import train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import train
 from polykit.types import Data, FeatureSpace, Site, Subject
 from polykit_builtins.datasets.feature_model import FeatureModel
 from polykit_builtins.features.affine import Affine

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polykit.runtime.langevin import Chains, Losses, langevin
+from polykit.runtime.training.langevin import Chains, Losses, langevin
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ import torch
 from torch import nn
 
 from polykit.registry import Registry
-from polykit.runtime.masking import candidates, masked
 from polykit.runtime.objectives import TaskLoss
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.trace import trace
-from polykit.runtime.training import evaluate, train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import evaluate, train
 from polykit.types import Candidates, Mask
 from polykit_builtins.pruners.edge_popup import EdgePopup, chosen
 from polykit_builtins.pruners.iterative_magnitude import IterativeMagnitude

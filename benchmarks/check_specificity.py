@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from polykit.registry import Registry
 from polykit.report.dissect.numbers import DISSOCIATED, SPECIFIC
-from polykit.runtime.specificity import ownership
+from polykit.runtime.clusters.specificity import ownership
 from polykit.testing.planted import part_scores, planted
 
 SETTINGS = (

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import TaskLoss
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit_builtins.pruners.structured import Structured
 
 IMPORTANCE: dict[str, Literal["published", "input-weight"]] = {

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from polykit.runtime.ensemble import Job, train_together
 from polykit.runtime.seeds import seeded
-from polykit.runtime.training import evaluate
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import evaluate
 from polykit.types import Data
 from polykit_builtins.datasets.toy_superposition import ToySuperposition
 from polykit_builtins.metrics.attribution import response_matrix

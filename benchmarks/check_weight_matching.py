@@ -16,13 +16,13 @@ import time
 import torch
 
 from polykit.registry import Registry
-from polykit.runtime.ensemble import Job, train_together
-from polykit.runtime.matching import match
-from polykit.runtime.paths import barrier, between, holding
+from polykit.runtime.pairs.matching import match
+from polykit.runtime.pairs.paths import barrier, between, holding
+from polykit.runtime.pairs.symmetry import symmetries
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.symmetry import symmetries
-from polykit.runtime.training import evaluate
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import evaluate
 
 REFERENCE = {"64,64,64": (1.137, 0.061), "256,256": (0.433, 0.007), "512,512,512": (0.702, 0.005)}
 CPU = torch.device("cpu")

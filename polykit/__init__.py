@@ -26,13 +26,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from polykit.runtime.subnetworks import load_subnetwork
+    from polykit.runtime.pruning.subnetworks import load_subnetwork
     from polykit.session import Run, analyze, basis, clusters, compare, density, dissect, open_run
 
 
 def __getattr__(name: str) -> Any:
     if name == "load_subnetwork":
-        from polykit.runtime.subnetworks import load_subnetwork
+        from polykit.runtime.pruning.subnetworks import load_subnetwork
 
         return load_subnetwork
     if name in __all__:

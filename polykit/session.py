@@ -21,8 +21,8 @@ from polykit.registry import Registry
 from polykit.report.page import write_report as write_page
 from polykit.report.reports import draw_all, summary, verdict
 from polykit.report.verdict import Verdict
-from polykit.runtime.data import as_data
 from polykit.runtime.files import write_bytes
+from polykit.runtime.samples.data import as_data
 from polykit.runtime.store import RunStore, SavedRun, tensor_bytes
 from polykit.types import Data
 from polykit.workflows.analyze.config import AnalyzeConfig

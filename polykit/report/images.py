@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from polykit.errors import RunError
-from polykit.runtime import pictures
+from polykit.runtime.samples import pictures
 
 FOLDER = "report-pictures"
 """The folder beside `report.html` for pictures that it has no room for."""

@@ -10,8 +10,8 @@ import torch
 from polykit.api import AnyMetric, Metric, StreamingMetric
 from polykit.errors import ModelError, PluginError
 from polykit.runtime.blame import blaming
-from polykit.runtime.capture import capture
-from polykit.runtime.trace import evaluating
+from polykit.runtime.passes.capture import capture
+from polykit.runtime.passes.trace import evaluating
 from polykit.types import At, Batch, Measurement, Site, Subject
 
 

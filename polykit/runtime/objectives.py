@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from polykit.errors import UsageError
-from polykit.runtime.capture import capture, unit_values
+from polykit.runtime.passes.capture import capture, unit_values
 from polykit.types import Objective, Site, Trace, UnitRef
 
 Position = Literal["mean", "max", "center"] | tuple[int, ...]

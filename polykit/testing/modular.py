@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from polykit.runtime.nodes import Nodes
+from polykit.runtime.degeneracy.nodes import Nodes
 from polykit.runtime.seeds import generator
 
 EACH = 10
@@ -29,9 +29,9 @@ class Modular:
     def parts_of(self, nodes: Nodes) -> Tensor:
         """Return the part that has most of each node, `[r]`; the constant belongs to none.
 
-        >>> from polykit.runtime.slopes import gather
-        >>> from polykit.runtime.nodes import nodes_of
-        >>> from polykit.runtime.trace import trace
+        >>> from polykit.runtime.degeneracy.slopes import gather
+        >>> from polykit.runtime.degeneracy.nodes import nodes_of
+        >>> from polykit.runtime.passes.trace import trace
         >>> made = modular(0, parts=2, width=3)
         >>> factors = gather(made.model, [made.x], trace(made.model, made.x), ["4"])["4"]
         >>> made.parts_of(nodes_of(factors, "neuron", "mean")).tolist()

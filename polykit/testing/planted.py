@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from polykit.api import Pruner
 from polykit.errors import ModelError
-from polykit.runtime.reading import make_reader
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.seeds import derive, generator
-from polykit.runtime.trace import trace
 from polykit.types import UnitRef
 from polykit.workflows.dissect.measures import measure
 from polykit.workflows.dissect.parts import NEITHER, Aim, Pictures, Surgery, held_out_rows

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from polykit.api import Pruner, StructuralPruner
-from polykit.runtime.masking import apply_mask, candidates
 from polykit.runtime.objectives import TaskLoss, parse_objective
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import apply_mask, candidates
 from polykit.testing import structural
 from polykit.testing.plugin import Plugin, answer_all, expect
 from polykit.testing.samples import SHAPE, datasets, networks

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.trace import trace
 from polykit.types import Data, FeatureSpace, Subject
 
 SHAPE = (1, 6, 6)

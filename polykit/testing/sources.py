@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from polykit.api import Dataset, Engine, FeatureSpacePlugin, Model
 from polykit.errors import DataError
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing.plugin import Plugin, answer_all, expect
 from polykit.testing.samples import OUTPUTS, datasets, networks, subject
 from polykit.testing.state import unchanged

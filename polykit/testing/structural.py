@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from polykit.api import StructuralPruner
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import TaskLoss
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit.testing.plugin import Plugin, answer_all, expect
 from polykit.testing.samples import OUTPUTS, SHAPE, datasets, networks
 from polykit.testing.state import unchanged

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
 
 MIN_CEILING = 0.75
 """Share of the labels' variance that the true features must explain for labels to mean much."""

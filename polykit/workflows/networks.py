@@ -15,8 +15,8 @@ from torch import nn
 from polykit.api import Model
 from polykit.entries import Chosen
 from polykit.registry import Registry
-from polykit.runtime.checkpoints import load_weights
 from polykit.runtime.seeds import seeded
+from polykit.runtime.training.checkpoints import load_weights
 from polykit.types import Data
 from polykit.workflows.plugins import build_model, create, load_data
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from polykit.errors import DataError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.feeding import downstream
 from polykit.runtime.measuring import measure_all
+from polykit.runtime.passes.feeding import downstream
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import FeatureSpace, Measurement, Subject

@@ -16,13 +16,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from polykit.errors import DataError, UsageError
-from polykit.runtime.cluster_objectives import contrast, preservation
-from polykit.runtime.masking import candidates, masked
+from polykit.runtime.clusters.objectives import contrast, preservation
 from polykit.runtime.objectives import TaskLoss, UnitActivation
+from polykit.runtime.passes.reading import Reader, make_reader
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.progress import watching
-from polykit.runtime.reading import Reader, make_reader
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import Candidates, Granularity, Mask, Objective, UnitRef
 from polykit_builtins.pruners.continuous_sparsification import (

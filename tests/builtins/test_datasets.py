@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from polykit.errors import DataError
-from polykit.runtime.splits import SPLITS, TensorSplit, indexed
+from polykit.runtime.samples.splits import SPLITS, TensorSplit, indexed
 from polykit.types import Data, Split
 from polykit_builtins.datasets.autoencoder import train_autoencoder
 from polykit_builtins.datasets.class_names import class_names

@@ -14,8 +14,8 @@ import polykit
 from polykit.errors import DataError, ModelError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.measuring import measure_all
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.splits import TensorSplit
 from polykit.testing import unchanged
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Data, Subject

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from polykit.registry import Registry
+from polykit.runtime.samples.splits import SPLITS, TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.splits import SPLITS, TensorSplit
 from polykit.types import Data
 from polykit_builtins.datasets.autoencoder import train_autoencoder
 from polykit_builtins.datasets.feature_model import FeatureModel

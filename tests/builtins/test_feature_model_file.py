@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polykit.errors import DataError, RunError
-from polykit.runtime.splits import SPLITS
+from polykit.runtime.samples.splits import SPLITS
 from polykit.session import save_truth
 from polykit.types import Data
 from polykit_builtins.datasets.feature_model import FeatureModel

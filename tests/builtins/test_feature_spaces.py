@@ -8,8 +8,8 @@ from torch import nn
 
 from polykit.errors import DataError
 from polykit.registry import Registry
-from polykit.runtime.data import as_data
-from polykit.runtime.splits import TensorSplit
+from polykit.runtime.samples.data import as_data
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.testing.samples import datasets, subject
 from polykit.types import Data, Subject
 from polykit_builtins.features.classes import Classes, class_means

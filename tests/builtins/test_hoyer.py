@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
 from polykit.registry import Registry
-from polykit.runtime.data import TensorSplit
 from polykit.runtime.measuring import measure_all
+from polykit.runtime.samples.data import TensorSplit
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Measurement
 from polykit_builtins.metrics.hoyer import Hoyer, hoyer

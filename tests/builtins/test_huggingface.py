@@ -13,7 +13,7 @@ import torch
 from polykit.entries import Found
 from polykit.errors import DataError, PluginError
 from polykit.registry import Registry
-from polykit.runtime.splits import SPLITS, indexed
+from polykit.runtime.samples.splits import SPLITS, indexed
 from polykit.types import Data
 from polykit_builtins.datasets.huggingface import HuggingFace, Rows
 

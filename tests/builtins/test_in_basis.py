@@ -11,8 +11,8 @@ from torch import nn
 
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
+from polykit.runtime.degeneracy.slopes import find_bases
 from polykit.runtime.measuring import measure_all
-from polykit.runtime.slopes import find_bases
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Subject
 from polykit_builtins.metrics.hoyer import Hoyer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import polykit
 from polykit.registry import Registry
 from polykit.runtime.measuring import measure_all
-from polykit.runtime.splits import TensorSplit
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Measurement
 from polykit_builtins.metrics.interaction_basis import InteractionBasis

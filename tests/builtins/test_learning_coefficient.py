@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polykit.errors import DataError, ModelError
 from polykit.registry import Registry
 from polykit.runtime.measuring import measure_all
-from polykit.runtime.splits import TensorSplit
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.testing.samples import datasets, subject
 from polykit.types import Mask, Subject
 from polykit_builtins.metrics.learning_coefficient import LearningCoefficient

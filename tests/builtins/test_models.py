@@ -18,7 +18,7 @@ from torchvision import models
 from polykit.api import Model
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
 from polykit_builtins.models.convnet import Convnet
 from polykit_builtins.models.factory import Factory
 from polykit_builtins.models.mlp import Mlp

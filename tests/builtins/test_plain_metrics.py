@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from polykit.api import AnyMetric
 from polykit.errors import DataError
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers
-from polykit.runtime.data import TensorSplit
-from polykit.runtime.masking import masked
 from polykit.runtime.measuring import measure_all
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import masked
+from polykit.runtime.samples.data import TensorSplit
 from polykit.testing import unchanged
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Data, Mask, Subject

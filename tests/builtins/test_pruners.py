@@ -17,12 +17,12 @@ from torch.nn.utils import prune as torch_prune
 from polykit.api import Pruner, SaliencyPruner
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.cluster_objectives import UnitValue
-from polykit.runtime.masking import candidates, masked
+from polykit.runtime.clusters.objectives import UnitValue
 from polykit.runtime.objectives import TaskLoss, UnitActivation
-from polykit.runtime.reading import make_reader
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import (
     Candidates,

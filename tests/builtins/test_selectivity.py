@@ -11,8 +11,8 @@ from torch import nn
 
 from polykit.errors import DataError
 from polykit.registry import Registry
-from polykit.runtime.data import TensorSplit
 from polykit.runtime.measuring import measure_all
+from polykit.runtime.samples.data import TensorSplit
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Data, Measurement
 from polykit_builtins.metrics.selectivity import Selectivity, selectivity

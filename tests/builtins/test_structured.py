@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch_pruning.pruner import importance as theirs
 
 from polykit.errors import UsageError
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import TaskLoss, UnitActivation
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
+from polykit.runtime.pruning.structure import Structure, keep_units
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.structure import Structure, keep_units
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import Candidates, Objective, Smaller, UnitRef
 from polykit_builtins.pruners.structured import Structured, mean_gradients

@@ -13,7 +13,7 @@ from torch.func import functional_call, jacrev, vmap
 from polykit.errors import ModelError
 from polykit.registry import Registry
 from polykit.runtime.measuring import measure_all
-from polykit.runtime.splits import TensorSplit
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.testing.samples import datasets, networks, subject
 from polykit.types import Measurement
 from polykit_builtins.metrics.synchronisation import Synchronisation

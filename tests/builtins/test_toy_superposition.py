@@ -12,11 +12,11 @@ from torch import nn
 
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.ensemble import Job, train_together
 from polykit.runtime.objectives import task_loss
 from polykit.runtime.seeds import seeded
-from polykit.runtime.training import evaluate, train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import evaluate, train
 from polykit_builtins.datasets.toy_superposition import ToySuperposition as ToyData
 from polykit_builtins.metrics.attribution import response_matrix
 from polykit_builtins.metrics.monosemanticity import monosemanticity

@@ -13,12 +13,12 @@ from torch import nn
 
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.masking import candidates, masked
 from polykit.runtime.objectives import TaskLoss, UnitActivation
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.trace import trace
-from polykit.runtime.training import evaluate, train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import evaluate, train
 from polykit.types import Mask, Scores, UnitRef
 from polykit_builtins.pruners.edge_popup import EdgePopup, chosen, start_scores
 from polykit_builtins.pruners.iterative_magnitude import IterativeMagnitude

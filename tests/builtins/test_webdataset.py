@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from polykit.errors import DataError
-from polykit.runtime.splits import SPLITS, indexed
+from polykit.runtime.samples.splits import SPLITS, indexed
 from polykit.types import Data
 from polykit_builtins.datasets import webdataset
 from polykit_builtins.datasets.patterns import expanded, matching

@@ -27,8 +27,8 @@ from polykit.api import (
 )
 from polykit.errors import DataError, ModelError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.structure import Structure
+from polykit.runtime.pruning.structure import Structure
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.testing import checks, metrics, pruners, sources, unchanged
 from polykit.testing.plugin import Plugin, answer_all
 from polykit.types import Column, Data, FeatureSpace, Mask, Measurement, Scores

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from polykit.errors import RunError, UsageError
-from polykit.runtime.bases import (
+from polykit.runtime.degeneracy.bases import (
     Basis,
     Kind,
     append,
@@ -23,8 +23,8 @@ from polykit.runtime.bases import (
     principal_axes,
     save_bases,
 )
-from polykit.runtime.slopes import Factors, Ones, find_bases, gather
-from polykit.runtime.trace import trace
+from polykit.runtime.degeneracy.slopes import Factors, Ones, find_bases, gather
+from polykit.runtime.passes.trace import trace
 
 
 def network(*widths: int, seed: int = 0) -> nn.Sequential:

@@ -5,7 +5,7 @@ from math import ceil, log2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polykit.runtime.bisection import crossing
+from polykit.runtime.pruning.bisection import crossing
 
 
 @given(st.integers(1, 300), st.data())

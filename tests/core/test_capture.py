@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from polykit.api import StreamingMetric
 from polykit.errors import ModelError, PluginError, UsageError
-from polykit.runtime.addressing import select_layers, select_units
-from polykit.runtime.capture import capture, collect, unit_values
-from polykit.runtime.data import TensorSplit
 from polykit.runtime.measuring import measure_all
+from polykit.runtime.passes.addressing import select_layers, select_units
+from polykit.runtime.passes.capture import capture, collect, unit_values
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.samples.data import TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import At, Batch, Data, Measurement, Site, Subject, UnitRef
 

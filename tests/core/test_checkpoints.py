@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from polykit.errors import ModelError
-from polykit.runtime.checkpoints import load_weights
+from polykit.runtime.training.checkpoints import load_weights
 
 
 class Attack:

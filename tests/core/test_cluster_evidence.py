@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polykit.runtime.cluster_evidence import (
+from polykit.runtime.clusters.clustering import (
+    NOISE,
+    Partition,
+    Recipe,
+    agreement,
+    distances,
+    partition,
+)
+from polykit.runtime.clusters.evidence import (
     LEVEL,
     comebacks,
     find_clusters,
@@ -18,7 +26,6 @@ from polykit.runtime.cluster_evidence import (
     stability,
     strength,
 )
-from polykit.runtime.clustering import NOISE, Partition, Recipe, agreement, distances, partition
 
 
 def loadings(draw, d, power):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from polykit.errors import DataError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.cluster_objectives import (
+from polykit.runtime.clusters.objectives import (
     Balance,
     Contrast,
     Preservation,
@@ -19,11 +19,11 @@ from polykit.runtime.cluster_objectives import (
     contrast,
     preservation,
 )
-from polykit.runtime.masking import candidates, masked_parameters
 from polykit.runtime.objectives import UnitActivation
-from polykit.runtime.reading import Reader, make_reader
+from polykit.runtime.passes.reading import Reader, make_reader
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates, masked_parameters
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import Mask, Objective, UnitRef
 

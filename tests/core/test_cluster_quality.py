@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_score
 
-from polykit.runtime.cluster_quality import (
+from polykit.runtime.clusters.quality import (
     dbcv,
     effective_number,
     heads,

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from polykit.runtime.clustering import (
+from polykit.runtime.clusters.clustering import (
     Recipe,
     agreement,
     distances,

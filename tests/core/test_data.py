@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, random_split
 
 from polykit.errors import DataError
-from polykit.runtime.data import as_data
-from polykit.runtime.splits import (
+from polykit.runtime.samples.data import as_data
+from polykit.runtime.samples.splits import (
     SPLITS,
     LoaderSplit,
     TensorSplit,

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polykit.errors import ModelError, UsageError
-from polykit.runtime.effective import effective_mask
-from polykit.runtime.masking import candidates, masked
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.effective import effective_mask
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import Mask, UnitRef
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from polykit.errors import TrainingError
-from polykit.runtime import ensemble
-from polykit.runtime.ensemble import Job, train_together
+from polykit.runtime.samples.splits import LoaderSplit, TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.splits import LoaderSplit, TensorSplit
-from polykit.runtime.training import train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training import ensemble
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import train
 from polykit.types import Data, Mask
 
 CPU = torch.device("cpu")

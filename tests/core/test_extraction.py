@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 import polykit
 from polykit.errors import ModelError, PolykitError, RunError, UsageError
-from polykit.runtime.capture import capture
-from polykit.runtime.extraction import extract
-from polykit.runtime.masking import candidates, masked
+from polykit.runtime.passes.capture import capture
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.extraction import extract
+from polykit.runtime.pruning.masking import candidates, masked
+from polykit.runtime.pruning.subnetworks import Shift, load_subnetwork, subnetwork_bytes
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.subnetworks import Shift, load_subnetwork, subnetwork_bytes
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import Mask, Site, UnitRef
 

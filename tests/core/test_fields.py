@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, spectral_norm
 
 from polykit.errors import ModelError, UsageError
-from polykit.runtime.chains import chain
-from polykit.runtime.fields import Field, receptive_field
+from polykit.runtime.passes.chains import chain
+from polykit.runtime.passes.fields import Field, receptive_field
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from tests.core.random_chains import CHANNELS, chains, picture_of, positions
 

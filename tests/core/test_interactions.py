@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from polykit.errors import ModelError, UsageError
-from polykit.runtime import interactions as module
-from polykit.runtime.interactions import interactions
-from polykit.runtime.nodes import Nodes, nodes_of
-from polykit.runtime.slopes import INPUT, gather
-from polykit.runtime.trace import trace
+from polykit.runtime.degeneracy import interactions as module
+from polykit.runtime.degeneracy.interactions import interactions
+from polykit.runtime.degeneracy.nodes import Nodes, nodes_of
+from polykit.runtime.degeneracy.slopes import INPUT, gather
+from polykit.runtime.passes.trace import trace
 from polykit.testing.state import unchanged
 
 BASES = pytest.mark.parametrize("basis", ["interaction", "neuron", "pca"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polykit.errors import ModelError, UsageError
-from polykit.runtime.langevin import Chains, langevin, volume_coefficient
+from polykit.runtime.training.langevin import Chains, langevin, volume_coefficient
 
 
 def random() -> torch.Generator:

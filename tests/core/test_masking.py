@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from polykit.errors import ModelError, RunError, UsageError
-from polykit.runtime.masking import (
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import (
     apply_mask,
     candidates,
     dead_layers,
@@ -22,7 +23,6 @@ from polykit.runtime.masking import (
     masked_parameters,
 )
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import Granularity, Mask, Trace, UnitRef
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from polykit.api import StreamingMetric
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers
 from polykit.runtime.measuring import measure_all
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
 from polykit.types import Data, Subject
 
 REGISTRY = Registry.discover()

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-from polykit.runtime.interactions import interactions
-from polykit.runtime.modules import ALONE, Links, find_modules, links_of, rewired
-from polykit.runtime.nodes import nodes_of
-from polykit.runtime.slopes import INPUT, gather
-from polykit.runtime.trace import trace
+from polykit.runtime.degeneracy.interactions import interactions
+from polykit.runtime.degeneracy.modules import ALONE, Links, find_modules, links_of, rewired
+from polykit.runtime.degeneracy.nodes import nodes_of
+from polykit.runtime.degeneracy.slopes import INPUT, gather
+from polykit.runtime.passes.trace import trace
 from polykit.testing.modular import modular
 
 LAYERS = [INPUT, "0", "2", "4"]

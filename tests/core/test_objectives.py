@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from polykit.errors import UsageError
 from polykit.runtime.objectives import TaskLoss, UnitActivation, parse_objective, task_loss
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import UnitRef
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from polykit.runtime.lamb import Lamb
-from polykit.runtime.pace import rate
-from polykit.runtime.training import train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.lamb import Lamb
+from polykit.runtime.training.loop import train
+from polykit.runtime.training.pace import rate
 
 from .test_ensemble import AN_EPOCH, CPU, Job, chain, gap, world
 
@@ -88,7 +88,7 @@ def test_together_equals_alone():
 
 
 def test_an_interrupted_training_goes_on_at_its_rate(tmp_path, monkeypatch):
-    monkeypatch.setattr("polykit.runtime.training.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("polykit.runtime.training.loop.CHECKPOINT_SECONDS", -1.0)
     data, whole = world(0), chain(0)
     train(whole, data, CONFIG, 4, seed=0, device=CPU)
 

@@ -13,11 +13,11 @@ from torch.func import grad, vmap
 from torchvision import models
 
 from polykit.errors import UsageError
-from polykit.runtime.capture import capture, unit_values
-from polykit.runtime.fields import Field
-from polykit.runtime.reading import make_reader
+from polykit.runtime.passes.capture import capture, unit_values
+from polykit.runtime.passes.fields import Field
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
 from polykit.testing import unchanged
 from polykit.types import At, Site
 from tests.core.random_chains import chains, picture_of, positions

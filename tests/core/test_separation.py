@@ -12,8 +12,14 @@ from scipy.stats import norm, pearsonr
 from sklearn.metrics import roc_auc_score
 
 from polykit.errors import UsageError
-from polykit.runtime import separation as sep
-from polykit.runtime.specificity import Groups, chance_overlap, dissociation, shuffled, specificity
+from polykit.runtime.clusters import separation as sep
+from polykit.runtime.clusters.specificity import (
+    Groups,
+    chance_overlap,
+    dissociation,
+    shuffled,
+    specificity,
+)
 from polykit.types import Candidates
 
 groups = arrays(float, st.integers(1, 12), elements=st.integers(-3, 3).map(float))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from polykit.errors import RunError, UsageError
-from polykit.runtime.shards import FILE, Chunk, Shards, summarise, to_tensors
+from polykit.runtime.samples.shards import FILE, Chunk, Shards, summarise, to_tensors
 
 
 def cut(values, size):

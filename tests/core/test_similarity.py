@@ -13,11 +13,11 @@ from sklearn.metrics import cohen_kappa_score
 from torch import nn
 
 from polykit.errors import ModelError
-from polykit.runtime.paths import barrier, between, holding, renew_statistics
+from polykit.runtime.pairs.paths import barrier, between, holding, renew_statistics
+from polykit.runtime.pairs.similarity import similarity
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.similarity import similarity
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.trace import trace
 
 CPU = torch.device("cpu")
 

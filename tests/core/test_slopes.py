@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from polykit.errors import ModelError
-from polykit.runtime import slopes
-from polykit.runtime.relu_chain import relu_chain
-from polykit.runtime.slopes import INPUT, Factors, Ones, gather
-from polykit.runtime.trace import trace
+from polykit.runtime.degeneracy import slopes
+from polykit.runtime.degeneracy.relu_chain import relu_chain
+from polykit.runtime.degeneracy.slopes import INPUT, Factors, Ones, gather
+from polykit.runtime.passes.trace import trace
 from polykit.testing.state import unchanged
 
 

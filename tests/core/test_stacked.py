@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from polykit.runtime.dropout import Noise
 from polykit.runtime.seeds import seeded
-from polykit.runtime.stacked import stacked
+from polykit.runtime.training.dropout import Noise
+from polykit.runtime.training.stacked import stacked
 
 MEMBERS, ROWS = 3, 5
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polykit.errors import ModelError, UsageError
+from polykit.runtime.pruning.structure import Group, Structure, groups, keep_units, random_like
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.structure import Group, Structure, groups, keep_units, random_like
 from polykit.testing import unchanged
 from polykit.types import Smaller
 

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from polykit.errors import ModelError
-from polykit.runtime.matching import first_difference, match
-from polykit.runtime.symmetry import symmetries
+from polykit.runtime.pairs.matching import first_difference, match
+from polykit.runtime.pairs.symmetry import symmetries
 
 
 def drawn(seed):

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from polykit.errors import TrainingError
-from polykit.runtime import training
-from polykit.runtime.data import as_data
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.training import evaluate, train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.samples.data import as_data
+from polykit.runtime.samples.splits import TensorSplit
+from polykit.runtime.training import loop as training
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import evaluate, train
 from polykit.types import Mask
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from polykit.errors import DataError, ModelError, UsageError
-from polykit.runtime import trajectory
-from polykit.runtime.masking import apply_mask, candidates
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning import trajectory
+from polykit.runtime.pruning.masking import apply_mask, candidates
+from polykit.runtime.pruning.trajectory import Trajectory, doubts, evaluate_steps, removal
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import seeded
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.trace import trace
-from polykit.runtime.training import evaluate
-from polykit.runtime.trajectory import Trajectory, doubts, evaluate_steps, removal
+from polykit.runtime.training.loop import evaluate
 from polykit.testing import unchanged
 from polykit.types import Candidates, Scores, UnitRef
 

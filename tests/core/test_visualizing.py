@@ -10,11 +10,11 @@ from torch import nn
 from torchvision.models import alexnet
 
 from polykit.errors import DataError, ModelError, UsageError
-from polykit.runtime import pictures
-from polykit.runtime.masking import masked
-from polykit.runtime.reading import make_reader
-from polykit.runtime.trace import trace
-from polykit.runtime.visualizing import attribute_pixels, canvas, feature_pictures
+from polykit.runtime.clusters.visualizing import attribute_pixels, canvas, feature_pictures
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import masked
+from polykit.runtime.samples import pictures
 from polykit.testing.state import unchanged
 from polykit.types import Mask
 

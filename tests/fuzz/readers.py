@@ -21,14 +21,14 @@ from polykit import session
 from polykit.cli import settings
 from polykit.cli.run import read_recipe
 from polykit.registry import Registry
-from polykit.runtime.bases import bases_bytes, interaction_basis, load_bases
-from polykit.runtime.checkpoints import load_weights
-from polykit.runtime.extraction import extract
-from polykit.runtime.shards import Shards, to_tensors
-from polykit.runtime.splits import SPLITS
+from polykit.runtime.degeneracy.bases import bases_bytes, interaction_basis, load_bases
+from polykit.runtime.pruning.extraction import extract
+from polykit.runtime.pruning.subnetworks import load_subnetwork, subnetwork_bytes
+from polykit.runtime.samples.shards import Shards, to_tensors
+from polykit.runtime.samples.splits import SPLITS
 from polykit.runtime.store import RunStore, tensor_bytes
-from polykit.runtime.subnetworks import load_subnetwork, subnetwork_bytes
 from polykit.runtime.tables import TABLES
+from polykit.runtime.training.checkpoints import load_weights
 from polykit.types import Mask
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.catalogue import saved_config

@@ -22,7 +22,7 @@ from torch import nn
 import polykit
 from polykit import session
 from polykit.registry import Registry
-from polykit.runtime.data import as_data
+from polykit.runtime.samples.data import as_data
 from polykit.types import Data
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.visualize.config import VisualizeConfig

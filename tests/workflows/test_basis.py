@@ -14,12 +14,12 @@ import polykit
 from polykit import session
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.bases import load_bases
-from polykit.runtime.interactions import interactions
-from polykit.runtime.nodes import nodes_of
-from polykit.runtime.slopes import gather
+from polykit.runtime.degeneracy.bases import load_bases
+from polykit.runtime.degeneracy.interactions import interactions
+from polykit.runtime.degeneracy.nodes import nodes_of
+from polykit.runtime.degeneracy.slopes import gather
+from polykit.runtime.passes.trace import trace
 from polykit.runtime.store import RunStore
-from polykit.runtime.trace import trace
 from polykit.testing.state import unchanged
 from polykit.workflows.basis.config import BasisConfig
 from polykit.workflows.basis.setup import resolve

@@ -16,8 +16,8 @@ from polykit.api import hookimpl
 from polykit.errors import DataError, ModelError, RunError, UsageError
 from polykit.registry import Registry
 from polykit.report.clusters.verdict import verdict as in_words
-from polykit.runtime.capture import collect, unit_values
-from polykit.runtime.clustering import Recipe, distances, partition
+from polykit.runtime.clusters.clustering import Recipe, distances, partition
+from polykit.runtime.passes.capture import collect, unit_values
 from polykit.runtime.store import RunStore
 from polykit.testing.state import unchanged
 from polykit.types import Site, UnitRef
@@ -240,7 +240,7 @@ def test_own_network_and_data_are_left_as_they_are(tmp_path):
     assert found.meta["reading"]["0"]["way"] == "cone"
     with pytest.raises(RunError, match="model made in Python \\(Sequential\\)"):
         open_clusters(found.path, REGISTRY)
-    from polykit.runtime.data import as_data
+    from polykit.runtime.samples.data import as_data
 
     again = open_clusters(found.path, REGISTRY, model=net, data=as_data(data, name="tuple"))
     assert torch.equal(again.network()[0].weight, net[0].weight)

@@ -15,10 +15,10 @@ from polykit.errors import ModelError, RunError, UsageError
 from polykit.registry import Registry
 from polykit.report.page import write_report
 from polykit.runtime.objectives import task_loss
+from polykit.runtime.pairs.symmetry import symmetries
 from polykit.runtime.seeds import seeded
 from polykit.runtime.store import RunStore
-from polykit.runtime.symmetry import symmetries
-from polykit.runtime.training import evaluate
+from polykit.runtime.training.loop import evaluate
 from polykit.testing.state import unchanged
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.compare.cells import pulled

@@ -11,12 +11,12 @@ import polykit
 from polykit import session
 from polykit.errors import TrainingError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.masking import apply_mask, candidates
-from polykit.runtime.overlap import smallest_overlap
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import apply_mask, candidates
+from polykit.runtime.pruning.overlap import smallest_overlap
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
-from polykit.runtime.training import evaluate, train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import evaluate, train
 from polykit.types import Scores
 from polykit.workflows.density import cells as density_cells
 from polykit.workflows.density.config import DensityConfig

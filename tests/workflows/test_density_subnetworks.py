@@ -13,8 +13,8 @@ import polykit
 from polykit import session
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.masking import masked
-from polykit.runtime.training import evaluate, train
+from polykit.runtime.pruning.masking import masked
+from polykit.runtime.training.loop import evaluate, train
 from polykit.testing.state import unchanged
 from polykit.workflows.density.classes import class_rows, class_subnetworks
 from polykit.workflows.density.config import DensityConfig

@@ -11,10 +11,10 @@ import torch
 import polykit
 from polykit.errors import DataError, RunError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.masking import load_mask, masked
-from polykit.runtime.separation import auc
+from polykit.runtime.clusters.separation import auc
+from polykit.runtime.pruning.masking import load_mask, masked
+from polykit.runtime.pruning.subnetworks import load_subnetwork
 from polykit.runtime.store import RunStore
-from polykit.runtime.subnetworks import load_subnetwork
 from polykit.testing import unchanged
 from polykit.testing.planted import LAYER, planted
 from polykit.types import UnitRef

@@ -11,7 +11,7 @@ from polykit import session
 from polykit.api import hookimpl
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.training import train
+from polykit.runtime.training.loop import train
 from polykit.workflows.laboratory.config import LaboratoryConfig
 from polykit.workflows.laboratory.setup import resolve
 from polykit_builtins.metrics.ig import attribution_matrix, polysemanticity

@@ -16,8 +16,8 @@ from polykit import session
 from polykit.api import Entry, Field, Metric, Pruner, hookimpl
 from polykit.errors import DataError, ModelError, RunError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.masking import load_mask, masked
-from polykit.runtime.training import evaluate
+from polykit.runtime.pruning.masking import load_mask, masked
+from polykit.runtime.training.loop import evaluate
 from polykit.types import Column, Measurement
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.analyze.setup import Cell, resolve

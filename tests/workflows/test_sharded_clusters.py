@@ -13,7 +13,7 @@ from PIL import Image
 from polykit import session
 from polykit.api import hookimpl
 from polykit.registry import Registry
-from polykit.runtime.splits import stretches
+from polykit.runtime.samples.splits import stretches
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.clusters.setup import resolve
 

@@ -7,7 +7,7 @@ import torch
 
 from polykit.errors import DataError
 from polykit.registry import Registry
-from polykit.runtime.data import as_data
+from polykit.runtime.samples.data import as_data
 from polykit.testing.samples import datasets, networks, subject
 from polykit.workflows.plugins import Spaces
 

@@ -12,8 +12,8 @@ from polykit import session
 from polykit.errors import DataError, RunError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.files import write_bytes
-from polykit.runtime.masking import mask_bytes, masked
-from polykit.runtime.reading import make_reader
+from polykit.runtime.passes.reading import make_reader
+from polykit.runtime.pruning.masking import mask_bytes, masked
 from polykit.runtime.store import RunStore
 from polykit.testing.state import unchanged
 from polykit.types import Mask, UnitRef

@@ -12,7 +12,7 @@ from runs import Runs
 
 from polykit.registry import Registry
 from polykit.report.style import WIDTH
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
 from polykit.types import Data, FeatureSpace, Subject
 
 

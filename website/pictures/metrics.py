@@ -16,7 +16,7 @@ from runs import DENSITIES, SEEDS, Runs
 
 from polykit.report.numbers import select
 from polykit.report.style import DENSE, DENSE_COLOR, INK, WIDTH, looks
-from polykit.runtime.langevin import langevin
+from polykit.runtime.training.langevin import langevin
 
 _PRUNER, _HARD = "magnitude", DENSITIES[-1]
 _COLOR = looks([_PRUNER])[_PRUNER].color

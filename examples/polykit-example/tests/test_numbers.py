@@ -10,10 +10,10 @@ from polykit_example.wine import Wine
 from scipy.stats import kurtosis
 from torch import nn
 
-from polykit.runtime.masking import candidates
 from polykit.runtime.measuring import measure_all
 from polykit.runtime.objectives import TaskLoss
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit.types import Mask, Subject
 
 

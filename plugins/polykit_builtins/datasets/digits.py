@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from polykit.api import Dataset, Field
-from polykit.runtime.data import as_data
+from polykit.runtime.samples.data import as_data
 from polykit.types import Data, Denormalise
 
 

@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, model_validator
 from torch import Tensor
 
 from polykit.api import Dataset, Field, IntList
-from polykit.runtime.data import as_data
+from polykit.runtime.samples.data import as_data
+from polykit.runtime.samples.splits import FRACTIONS, SPLITS, split_indices
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.splits import FRACTIONS, SPLITS, split_indices
 from polykit.types import Data, FeatureSpace
 from polykit_builtins.datasets.autoencoder import train_autoencoder
 from polykit_builtins.datasets.ground_truth.card import Card

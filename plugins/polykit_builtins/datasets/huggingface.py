@@ -13,7 +13,7 @@ import numpy as np
 
 from polykit.api import Field
 from polykit.errors import DataError
-from polykit.runtime.splits import Unreadable
+from polykit.runtime.samples.splits import Unreadable
 from polykit.types import Data
 from polykit_builtins.datasets.labels import PARTS, class_name, order_classes
 from polykit_builtins.datasets.pictures import Numbers, PictureDataset

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
 from polykit.api import Dataset, Field
-from polykit.runtime.splits import LoaderSplit, Unreadable, split_indices
+from polykit.runtime.samples.splits import LoaderSplit, Unreadable, split_indices
 from polykit.types import Data, Denormalise
 from polykit_builtins.datasets.class_names import class_names
 

@@ -10,8 +10,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from polykit.api import Dataset, Field
+from polykit.runtime.samples.splits import SPLITS, TensorSplit
 from polykit.runtime.seeds import generator
-from polykit.runtime.splits import SPLITS, TensorSplit
 from polykit.types import Data, Fact, FeatureSpace
 from polykit_builtins.features.affine import Affine
 

@@ -15,8 +15,8 @@ from torchvision import datasets
 
 from polykit.api import Dataset, Field
 from polykit.errors import DataError
-from polykit.runtime.data import as_data
-from polykit.runtime.splits import split_indices
+from polykit.runtime.samples.data import as_data
+from polykit.runtime.samples.splits import split_indices
 from polykit.types import Data, Denormalise
 
 ROOT_VARIABLE = "POLYKIT_DATA_ROOT"

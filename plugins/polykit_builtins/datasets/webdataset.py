@@ -19,7 +19,7 @@ from pydantic import model_validator
 
 from polykit.api import Field
 from polykit.errors import DataError
-from polykit.runtime.splits import Unreadable
+from polykit.runtime.samples.splits import Unreadable
 from polykit.types import Data
 from polykit_builtins.datasets.labels import MOST_CLASSES, PARTS, class_name, order_classes
 from polykit_builtins.datasets.patterns import matching

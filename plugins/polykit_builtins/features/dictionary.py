@@ -12,13 +12,13 @@ from torch import Tensor
 
 from polykit.api import FeatureSpacePlugin, Field
 from polykit.errors import DataError, ModelError, UsageError
-from polykit.runtime.addressing import select_layers
-from polykit.runtime.capture import capture
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.capture import capture
+from polykit.runtime.passes.trace import evaluating
+from polykit.runtime.samples.splits import TensorSplit
 from polykit.runtime.seeds import derive, generator
-from polykit.runtime.splits import TensorSplit
-from polykit.runtime.trace import evaluating
-from polykit.runtime.training import train
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
+from polykit.runtime.training.loop import train
 from polykit.types import Data, FeatureSpace, Site, Subject, Trace
 from polykit_builtins.features.affine import Affine
 from polykit_builtins.features.sparse_autoencoder import SparseAutoencoder, sparse_loss

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from polykit.errors import UsageError
-from polykit.runtime.training import StepLoss
+from polykit.runtime.training.loop import StepLoss
 
 
 class SparseAutoencoder(nn.Module):

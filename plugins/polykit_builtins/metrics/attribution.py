@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from polykit.errors import ModelError, UsageError
-from polykit.runtime.addressing import select_layers
-from polykit.runtime.capture import Reduce, capture, unit_values
-from polykit.runtime.feeding import downstream
-from polykit.runtime.trace import evaluating, trace
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.capture import Reduce, capture, unit_values
+from polykit.runtime.passes.feeding import downstream
+from polykit.runtime.passes.trace import evaluating, trace
 from polykit.types import Site, Trace
 from polykit_builtins.metrics.slopes import slopes
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from polykit.api import Field, Metric
 from polykit.errors import DataError
-from polykit.runtime.capture import Reduce
+from polykit.runtime.passes.capture import Reduce
 from polykit.types import FeatureSpace, Subject
 from polykit_builtins.metrics.attribution import attributed, attribution_matrix
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from polykit.api import Field, StreamingMetric
-from polykit.runtime.bases import Basis
-from polykit.runtime.capture import Reduce, unit_values
+from polykit.runtime.degeneracy.bases import Basis
+from polykit.runtime.passes.capture import Reduce, unit_values
 from polykit.types import At, Batch, Column, Measurement, Subject
 from polykit_builtins.metrics.in_basis import Coordinates, bases_of
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from polykit.errors import ModelError
-from polykit.runtime.bases import Basis, Kind
-from polykit.runtime.slopes import Place, find_bases
+from polykit.runtime.degeneracy.bases import Basis, Kind
+from polykit.runtime.degeneracy.slopes import Place, find_bases
 from polykit.types import Subject
 from polykit_builtins.metrics.feature_metric import Attributions
 

@@ -7,8 +7,8 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from polykit.api import Field, StreamingMetric
-from polykit.runtime.bases import TOLERANCE, effective_number, neuron_weights, rank_of
-from polykit.runtime.slopes import Factors, Ones, Place, add
+from polykit.runtime.degeneracy.bases import TOLERANCE, effective_number, neuron_weights, rank_of
+from polykit.runtime.degeneracy.slopes import Factors, Ones, Place, add
 from polykit.types import Batch, Column, Measurement, Subject
 
 

@@ -13,10 +13,10 @@ from torch.func import functional_call, vmap
 
 from polykit.api import Field, Metric
 from polykit.errors import DataError
-from polykit.runtime.langevin import Chains, Losses, langevin
 from polykit.runtime.objectives import task_loss
+from polykit.runtime.passes.trace import evaluating
 from polykit.runtime.seeds import generator
-from polykit.runtime.trace import evaluating
+from polykit.runtime.training.langevin import Chains, Losses, langevin
 from polykit.types import Column, Measurement, Subject
 
 _LOG = logging.getLogger("polykit")

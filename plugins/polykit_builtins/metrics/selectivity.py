@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polykit.api import Field, StreamingMetric
 from polykit.errors import DataError
-from polykit.runtime.capture import Reduce, unit_values
+from polykit.runtime.passes.capture import Reduce, unit_values
 from polykit.types import At, Batch, Column, Measurement, Subject
 
 EPSILON = 1e-12

@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 from torch import Tensor
 
 from polykit.api import Metric
-from polykit.runtime.effective import effective_mask
+from polykit.runtime.pruning.effective import effective_mask
 from polykit.types import Column, Mask, Measurement, Subject
 
 

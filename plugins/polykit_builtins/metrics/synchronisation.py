@@ -13,10 +13,10 @@ from torch import Tensor
 
 from polykit.api import Field, StreamingMetric
 from polykit.errors import ModelError
-from polykit.runtime.bases import rank_of
-from polykit.runtime.relu_chain import Link, relu_chain
-from polykit.runtime.slope_rows import INPUT, double
-from polykit.runtime.slopes import Factors, add
+from polykit.runtime.degeneracy.bases import rank_of
+from polykit.runtime.degeneracy.relu_chain import Link, relu_chain
+from polykit.runtime.degeneracy.slope_rows import INPUT, double
+from polykit.runtime.degeneracy.slopes import Factors, add
 from polykit.types import Batch, Column, Measurement, Subject
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from polykit.api import SaliencyPruner
-from polykit.runtime.masking import masked_parameters
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import masked_parameters
 from polykit.types import Batches, Candidates, Granularity, Mask, Objective, Scores
 
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from polykit.api import Field, Pruner, Train
 from polykit.errors import UsageError
-from polykit.runtime.masking import masked_parameters
 from polykit.runtime.progress import tell
+from polykit.runtime.pruning.masking import masked_parameters
 from polykit.types import Batches, Candidates, Mask, Objective, Scores
 from polykit_builtins.pruners.magnitude import Magnitude
 from polykit_builtins.pruners.random import Random

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from polykit.api import SaliencyPruner
-from polykit.runtime.masking import masked_parameters
+from polykit.runtime.pruning.masking import masked_parameters
 from polykit.types import Batches, Candidates, Mask, Objective, Scores
 
 _GROUP_MEMORY = 2**26

@@ -15,7 +15,7 @@ from torch.func import grad, vmap
 
 from polykit.api import StructuralPruner
 from polykit.errors import UsageError
-from polykit.runtime.structure import OUTPUTS, Borrowed, Group, Structure
+from polykit.runtime.pruning.structure import OUTPUTS, Borrowed, Group, Structure
 from polykit.types import Batches, Candidates, Objective, Smaller
 
 _GRADIENT_MEMORY = 2**26

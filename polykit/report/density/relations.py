@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 from polykit.report.density import numbers
 from polykit.report.numbers import Quantity, describe, metric_records, select
 from polykit.report.numbers import label as label_of
+from polykit.runtime.clusters.separation import Floats, interval
 from polykit.runtime.seeds import derive
-from polykit.runtime.separation import Floats, interval
 from polykit.runtime.store import SavedRun
 
 BOOTSTRAPS = 2000

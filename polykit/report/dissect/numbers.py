@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from polykit.runtime.specificity import ownership
+from polykit.runtime.clusters.specificity import ownership
 from polykit.runtime.store import SavedRun
 
 OWN = "own"

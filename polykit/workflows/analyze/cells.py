@@ -13,12 +13,12 @@ from torch import nn
 from polykit.api import StructuralPruner
 from polykit.errors import DataError, ModelError, PluginError, PolykitError, UsageError
 from polykit.runtime.blame import blaming
-from polykit.runtime.ensemble import Job, train_together
 from polykit.runtime.progress import watching
+from polykit.runtime.samples.splits import Samples
 from polykit.runtime.seeds import generator
-from polykit.runtime.splits import Samples
 from polykit.runtime.store import RunStore, tensor_bytes
-from polykit.runtime.training import train
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import train
 from polykit.types import Mask, Smaller
 from polykit.workflows.analyze.network import Network
 from polykit.workflows.analyze.setup import DENSE, Cell, Setup

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from torch import Tensor, nn
 
-from polykit.runtime.masking import apply_mask, dead_layers, mask_bytes
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import apply_mask, dead_layers, mask_bytes
 from polykit.runtime.store import CellResult, tensor_bytes
-from polykit.runtime.trace import trace
-from polykit.runtime.training import Epoch, History
+from polykit.runtime.training.loop import Epoch, History
 from polykit.types import Mask, Smaller, Subject
 from polykit.workflows.analyze.setup import Cell, Setup
 from polykit.workflows.measuring import headlines, measure

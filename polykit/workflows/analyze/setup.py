@@ -13,11 +13,11 @@ from polykit.api import AnyMetric, Pruner
 from polykit.entries import Chosen
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers
 from polykit.runtime.devices import pick_device
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit.types import Candidates, Data, Objective, Trace
 from polykit.workflows.analyze.config import AnalyzeConfig, PrunedConfig
 from polykit.workflows.networks import Network, find_data, find_network

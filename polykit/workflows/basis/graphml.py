@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import networkx as nx
 from torch import Tensor
 
-from polykit.runtime.modules import ALONE
+from polykit.runtime.degeneracy.modules import ALONE
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no XML may hold."""

@@ -12,15 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from polykit.runtime.bases import Kind, bases_bytes, effective_number
-from polykit.runtime.interactions import interactions
-from polykit.runtime.modules import ALONE, Modules, find_modules, links_of, rewired
-from polykit.runtime.nodes import Nodes, Origin, nodes_of
+from polykit.runtime.degeneracy.bases import Kind, bases_bytes, effective_number
+from polykit.runtime.degeneracy.interactions import interactions
+from polykit.runtime.degeneracy.modules import ALONE, Modules, find_modules, links_of, rewired
+from polykit.runtime.degeneracy.nodes import Nodes, Origin, nodes_of
+from polykit.runtime.degeneracy.slopes import Factors, gather
+from polykit.runtime.passes.trace import evaluating
+from polykit.runtime.samples.splits import Samples
 from polykit.runtime.seeds import generator
-from polykit.runtime.slopes import Factors, gather
-from polykit.runtime.splits import Samples
 from polykit.runtime.store import CellResult, tensor_bytes
-from polykit.runtime.trace import evaluating
 from polykit.types import Subject
 from polykit.types.measurement import ALL_LAYERS
 from polykit.workflows.basis.graphml import graphml

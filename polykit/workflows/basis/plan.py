@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from polykit.runtime.slopes import INPUT
+from polykit.runtime.degeneracy.slopes import INPUT
 from polykit.workflows.analyze.plan import make_plan as networks_plan
 from polykit.workflows.basis.setup import Setup
 

@@ -13,8 +13,8 @@ from torch import nn
 from polykit.api import Pruner
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.interaction_paths import check_follows
-from polykit.runtime.slopes import INPUT
+from polykit.runtime.degeneracy.interaction_paths import check_follows
+from polykit.runtime.degeneracy.slopes import INPUT
 from polykit.types import Data
 from polykit.workflows.analyze.setup import Cell, prepare
 from polykit.workflows.analyze.setup import Setup as Networks

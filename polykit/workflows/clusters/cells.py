@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polykit.errors import DataError, ModelError, TrainingError, UsageError
-from polykit.runtime.pictures import as_bytes
-from polykit.runtime.shards import FILE, Shards, to_tensors
-from polykit.runtime.splits import indexed, left_out
+from polykit.runtime.passes.trace import evaluating
+from polykit.runtime.samples.pictures import as_bytes
+from polykit.runtime.samples.shards import FILE, Shards, to_tensors
+from polykit.runtime.samples.splits import indexed, left_out
 from polykit.runtime.store import CellResult, RunStore, tensor_bytes
-from polykit.runtime.trace import evaluating
-from polykit.runtime.training import Epoch, train
+from polykit.runtime.training.loop import Epoch, train
 from polykit.workflows.clusters.setup import Cell, Setup
 from polykit.workflows.clusters.units import look_at_units
 from polykit.workflows.sweep import Phase, groups_of, one_by_one, record

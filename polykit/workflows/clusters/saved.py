@@ -12,8 +12,8 @@ from torch import nn
 
 from polykit.errors import RunError, UsageError, did_you_mean
 from polykit.registry import Registry
-from polykit.runtime.reading import Reader, make_reader
-from polykit.runtime.shards import FILE, Shards
+from polykit.runtime.passes.reading import Reader, make_reader
+from polykit.runtime.samples.shards import FILE, Shards
 from polykit.runtime.store import RunStore, SavedRun
 from polykit.types import At, Data, Split, Trace, UnitRef
 from polykit.workflows.clusters.config import ClustersConfig

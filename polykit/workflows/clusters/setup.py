@@ -11,12 +11,12 @@ from torch import nn
 
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers, select_units
-from polykit.runtime.clustering import Recipe
+from polykit.runtime.clusters.clustering import Recipe
 from polykit.runtime.devices import pick_device
-from polykit.runtime.reading import Reader, make_reader
-from polykit.runtime.splits import stretches
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.addressing import select_layers, select_units
+from polykit.runtime.passes.reading import Reader, make_reader
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.samples.splits import stretches
 from polykit.types import Data, Split, Trace
 from polykit.workflows.clusters.config import ClustersConfig
 from polykit.workflows.networks import Network, find_data, find_network

@@ -10,15 +10,7 @@ import pandas as pd
 import torch
 
 from polykit.errors import DataError
-from polykit.runtime.cluster_evidence import Confirmed, find_clusters, strength
-from polykit.runtime.cluster_quality import (
-    dbcv,
-    effective_number,
-    purest,
-    purest_name,
-    silhouette,
-)
-from polykit.runtime.clustering import (
+from polykit.runtime.clusters.clustering import (
     NOISE,
     Vectors,
     agreement,
@@ -28,8 +20,16 @@ from polykit.runtime.clustering import (
     partition,
     variants,
 )
+from polykit.runtime.clusters.evidence import Confirmed, find_clusters, strength
+from polykit.runtime.clusters.quality import (
+    dbcv,
+    effective_number,
+    purest,
+    purest_name,
+    silhouette,
+)
+from polykit.runtime.samples.shards import Chunk, Shards, Summary, as_array, summarise
 from polykit.runtime.seeds import derive
-from polykit.runtime.shards import Chunk, Shards, Summary, as_array, summarise
 from polykit.runtime.store import CellResult
 from polykit.workflows.clusters.setup import Setup
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from polykit.errors import ModelError
-from polykit.runtime.matching import apart, match
 from polykit.runtime.objectives import task_loss
+from polykit.runtime.pairs.matching import apart, match
+from polykit.runtime.pairs.similarity import Similarity, similarity
+from polykit.runtime.pairs.symmetry import State
 from polykit.runtime.seeds import derive, generator
-from polykit.runtime.similarity import Similarity, similarity
 from polykit.runtime.store import CellResult, RunStore, tensor_bytes
-from polykit.runtime.symmetry import State
-from polykit.runtime.training import Epoch, StepLoss, train
+from polykit.runtime.training.loop import Epoch, StepLoss, train
 from polykit.workflows.compare.line import Line, along, look, part
 from polykit.workflows.compare.setup import Compared, Pair, Pull, Setup
 from polykit.workflows.sweep import Phase, groups_of, one_by_one, record

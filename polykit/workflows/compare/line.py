@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from polykit.errors import ModelError
-from polykit.runtime.paths import barrier, between, holding, renew_statistics
+from polykit.runtime.pairs.paths import barrier, between, holding, renew_statistics
+from polykit.runtime.pairs.symmetry import State
 from polykit.runtime.seeds import generator
-from polykit.runtime.symmetry import State
-from polykit.runtime.training import evaluate
+from polykit.runtime.training.loop import evaluate
 from polykit.types import Split
 from polykit.types.measurement import ALL_LAYERS
 from polykit.workflows.compare.setup import Setup

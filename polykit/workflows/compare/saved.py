@@ -12,9 +12,9 @@ from torch import nn
 
 from polykit.errors import ModelError, RunError, UsageError, did_you_mean
 from polykit.registry import Registry
-from polykit.runtime.checkpoints import load_weights
+from polykit.runtime.pruning.structure import keep_units
 from polykit.runtime.store import RunStore
-from polykit.runtime.structure import keep_units
+from polykit.runtime.training.checkpoints import load_weights
 from polykit.types import Data
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.analyze.setup import DENSE, Cell

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from polykit.entries import Chosen
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers
 from polykit.runtime.devices import pick_device
-from polykit.runtime.matching import first_difference
-from polykit.runtime.symmetry import Symmetries, symmetries
-from polykit.runtime.trace import trace
+from polykit.runtime.pairs.matching import first_difference
+from polykit.runtime.pairs.symmetry import Symmetries, symmetries
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
 from polykit.types import Data, Subject, Trace
 from polykit.workflows.compare import saved
 from polykit.workflows.compare.config import CompareConfig

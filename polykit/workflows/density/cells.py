@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from polykit.errors import DataError, ModelError, PolykitError, UsageError
-from polykit.runtime.ensemble import Job, train_together
-from polykit.runtime.overlap import smallest_overlap
+from polykit.runtime.passes.trace import evaluating
+from polykit.runtime.pruning.overlap import smallest_overlap
 from polykit.runtime.store import CellResult, RunStore
-from polykit.runtime.trace import evaluating
-from polykit.runtime.training import Epoch, History
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import Epoch, History
 from polykit.types.measurement import ALL_LAYERS
 from polykit.workflows.density.classes import class_rows, class_subnetworks
 from polykit.workflows.density.config import DensityConfig

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from polykit.entries import Chosen
 from polykit.errors import ModelError
-from polykit.runtime.masking import candidates, masked
+from polykit.runtime.clusters.separation import auc
+from polykit.runtime.clusters.specificity import chance_overlap, shuffled
 from polykit.runtime.objectives import UnitActivation
+from polykit.runtime.passes.trace import evaluating
+from polykit.runtime.pruning.masking import candidates, masked
 from polykit.runtime.seeds import derive, generator
-from polykit.runtime.separation import auc
-from polykit.runtime.specificity import chance_overlap, shuffled
-from polykit.runtime.trace import evaluating
 from polykit.types import Candidates, Mask, UnitRef
 from polykit.workflows.density.network import Network
 

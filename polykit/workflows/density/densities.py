@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from polykit.api import Pruner, SaliencyPruner
-from polykit.runtime.bisection import crossing
 from polykit.runtime.blame import blaming
-from polykit.runtime.masking import masked
+from polykit.runtime.pruning.bisection import crossing
+from polykit.runtime.pruning.masking import masked
+from polykit.runtime.pruning.trajectory import Trajectory, doubts, evaluate_steps, removal
 from polykit.runtime.seeds import generator
-from polykit.runtime.training import evaluate
-from polykit.runtime.trajectory import Trajectory, doubts, evaluate_steps, removal
+from polykit.runtime.training.loop import evaluate
 from polykit.types import Data, Mask
 from polykit.workflows.density.network import Network
 from polykit.workflows.density.setup import ranks

@@ -16,9 +16,9 @@ from polykit.api import Pruner
 from polykit.errors import PluginError
 from polykit.runtime.blame import blaming
 from polykit.runtime.progress import watching
+from polykit.runtime.samples.splits import Samples
 from polykit.runtime.seeds import generator
-from polykit.runtime.splits import Samples
-from polykit.runtime.training import train
+from polykit.runtime.training.loop import train
 from polykit.types import Candidates, Data, Mask, Objective, Subject
 from polykit.workflows.density.setup import Cell, Kind, Setup
 

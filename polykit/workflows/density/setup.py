@@ -16,13 +16,13 @@ from polykit.api import Pruner, SaliencyPruner
 from polykit.entries import Chosen
 from polykit.errors import UsageError
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_layers
 from polykit.runtime.devices import pick_device
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import TaskLoss
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
 from polykit.runtime.seeds import seeded
-from polykit.runtime.trace import trace
-from polykit.runtime.training_config import TrainingConfig
+from polykit.runtime.training.config import TrainingConfig
 from polykit.types import Candidates, Data, Trace
 from polykit.workflows.analyze.setup import SMALL_ENSEMBLE, SMALL_STEP
 from polykit.workflows.density.config import DensityConfig

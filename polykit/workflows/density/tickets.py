@@ -11,10 +11,10 @@ from scipy.stats import rankdata
 from torch import nn
 
 from polykit.entries import Chosen
+from polykit.runtime.clusters.separation import correlation
+from polykit.runtime.clusters.specificity import shuffled
 from polykit.runtime.seeds import generator
-from polykit.runtime.separation import correlation
-from polykit.runtime.specificity import shuffled
-from polykit.runtime.training import evaluate
+from polykit.runtime.training.loop import evaluate
 from polykit.types.measurement import ALL_LAYERS
 from polykit.workflows.density.network import Network
 from polykit.workflows.measuring import Measured, measure

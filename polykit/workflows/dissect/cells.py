@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from polykit.errors import PolykitError
-from polykit.runtime.extraction import extract
-from polykit.runtime.masking import load_mask, mask_bytes
+from polykit.runtime.clusters.specificity import chance_overlap
 from polykit.runtime.progress import watching
+from polykit.runtime.pruning.extraction import extract
+from polykit.runtime.pruning.masking import load_mask, mask_bytes
+from polykit.runtime.pruning.subnetworks import subnetwork_bytes
 from polykit.runtime.seeds import derive, generator
-from polykit.runtime.specificity import chance_overlap
 from polykit.runtime.store import CellResult, RunStore
-from polykit.runtime.subnetworks import subnetwork_bytes
 from polykit.workflows.dissect.measures import measure, random_masks
 from polykit.workflows.dissect.setup import Cell, OverlapCell, Setup
 from polykit.workflows.sweep import Phase, groups_of, one_by_one, record

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from polykit.runtime.cluster_objectives import contrast, preservation
-from polykit.runtime.effective import effective_mask
-from polykit.runtime.separation import Floats, auc, cohens_d, interval, overlap
-from polykit.runtime.specificity import Groups, dissociation, shuffled, specificity
+from polykit.runtime.clusters.objectives import contrast, preservation
+from polykit.runtime.clusters.separation import Floats, auc, cohens_d, interval, overlap
+from polykit.runtime.clusters.specificity import Groups, dissociation, shuffled, specificity
+from polykit.runtime.pruning.effective import effective_mask
 from polykit.types import Mask
 from polykit.workflows.dissect.parts import NEITHER, Surgery
 

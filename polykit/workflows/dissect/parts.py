@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from polykit.api import Pruner
 from polykit.errors import DataError, PluginError
 from polykit.runtime.blame import blaming
-from polykit.runtime.cluster_objectives import UnitValue, contrast, preservation
-from polykit.runtime.masking import candidates, masked_parameters
-from polykit.runtime.reading import Reader
-from polykit.runtime.separation import Floats
-from polykit.runtime.specificity import Groups
-from polykit.runtime.trace import evaluating
+from polykit.runtime.clusters.objectives import UnitValue, contrast, preservation
+from polykit.runtime.clusters.separation import Floats
+from polykit.runtime.clusters.specificity import Groups
+from polykit.runtime.passes.reading import Reader
+from polykit.runtime.passes.trace import evaluating
+from polykit.runtime.pruning.masking import candidates, masked_parameters
 from polykit.types import Candidates, Competition, Granularity, Mask, Objective, Trace, UnitRef
 
 Aim = Literal["contrast", "preserve"]

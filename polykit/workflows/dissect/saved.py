@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polykit.errors import RunError
-from polykit.runtime.masking import load_mask
+from polykit.runtime.pruning.masking import load_mask
 from polykit.runtime.store import RunStore
 from polykit.types import Mask, UnitRef
 from polykit.workflows.dissect.cells import MASK

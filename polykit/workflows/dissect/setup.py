@@ -17,11 +17,11 @@ from polykit.api import Pruner
 from polykit.entries import Chosen
 from polykit.errors import DataError, UsageError
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_units
-from polykit.runtime.masking import candidates
-from polykit.runtime.reading import Reader
+from polykit.runtime.passes.addressing import select_units
+from polykit.runtime.passes.reading import Reader
+from polykit.runtime.pruning.masking import candidates
+from polykit.runtime.samples.splits import indexed
 from polykit.runtime.seeds import generator
-from polykit.runtime.splits import indexed
 from polykit.types import Candidates, Data, UnitRef
 from polykit.workflows.clusters.saved import SavedClusters, open_clusters
 from polykit.workflows.dissect.config import DENSITY, DissectConfig

@@ -13,17 +13,17 @@ from torch import nn
 
 from polykit.api import StructuralPruner
 from polykit.errors import PluginError, PolykitError
-from polykit.runtime.addressing import select_layers
 from polykit.runtime.blame import blaming
-from polykit.runtime.ensemble import Job, train_together
-from polykit.runtime.masking import candidates
 from polykit.runtime.objectives import parse_objective
+from polykit.runtime.passes.addressing import select_layers
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import candidates
+from polykit.runtime.pruning.structure import groups, keep_units, random_like
+from polykit.runtime.samples.splits import Samples
 from polykit.runtime.seeds import generator, seeded
-from polykit.runtime.splits import Samples
 from polykit.runtime.store import CellResult, RunStore, tensor_bytes
-from polykit.runtime.structure import groups, keep_units, random_like
-from polykit.runtime.trace import trace
-from polykit.runtime.training import Epoch
+from polykit.runtime.training.ensemble import Job, train_together
+from polykit.runtime.training.loop import Epoch
 from polykit.types import Data, Smaller, Subject
 from polykit.workflows.laboratory.setup import WORLD, Cell, Laboratory
 from polykit.workflows.measuring import headlines, measure

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from polykit.errors import ModelError
-from polykit.runtime import pictures
-from polykit.runtime.masking import masked
-from polykit.runtime.reading import Reader
-from polykit.runtime.splits import indexed
+from polykit.runtime.clusters.visualizing import attribute_pixels, feature_pictures
+from polykit.runtime.passes.reading import Reader
+from polykit.runtime.pruning.masking import masked
+from polykit.runtime.samples import pictures
+from polykit.runtime.samples.splits import indexed
 from polykit.runtime.store import CellResult, RunStore
-from polykit.runtime.visualizing import attribute_pixels, feature_pictures
 from polykit.types import UnitRef
 from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 from polykit.workflows.visualize.setup import DENSE, Cell, Setup

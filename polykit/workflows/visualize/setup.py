@@ -12,8 +12,8 @@ from torch import Tensor
 
 from polykit.errors import UsageError, did_you_mean
 from polykit.registry import Registry
-from polykit.runtime.addressing import select_units
-from polykit.runtime.visualizing import Canvas, canvas
+from polykit.runtime.clusters.visualizing import Canvas, canvas
+from polykit.runtime.passes.addressing import select_units
 from polykit.types import Mask, UnitRef
 from polykit.workflows.clusters.saved import SavedClusters, open_clusters
 from polykit.workflows.dissect.saved import own_masks

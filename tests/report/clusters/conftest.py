@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from polykit.runtime import pictures
 from polykit.runtime.files import write_bytes
+from polykit.runtime.samples import pictures
 from polykit.runtime.store import RunStore, SavedRun, tensor_bytes
 from polykit.runtime.tables import TABLES, empty
 

@@ -19,7 +19,7 @@ from polykit.report.images import FOLDER, Sources, image, png_image
 from polykit.report.page import page_html, write_report
 from polykit.report.reports import draw_all
 from polykit.report.visualize.strips import strips
-from polykit.runtime import pictures
+from polykit.runtime.samples import pictures
 from polykit.runtime.store import tensor_bytes
 
 from ..test_report_page import HOSTILE, Page

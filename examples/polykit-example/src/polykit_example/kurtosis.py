@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polykit.api import Field, StreamingMetric
-from polykit.runtime.capture import unit_values
+from polykit.runtime.passes.capture import unit_values
 from polykit.types import At, Batch, Column, Measurement, Subject
 
 

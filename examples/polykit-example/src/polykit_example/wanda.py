@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from polykit.api import SaliencyPruner
 from polykit.errors import UsageError
-from polykit.runtime.capture import capture
-from polykit.runtime.masking import masked_parameters
-from polykit.runtime.trace import trace
+from polykit.runtime.passes.capture import capture
+from polykit.runtime.passes.trace import trace
+from polykit.runtime.pruning.masking import masked_parameters
 from polykit.types import Batches, Candidates, Mask, Objective, Scores, Site
 
 

@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_wine
 
 from polykit.api import Dataset, Field
-from polykit.runtime.data import as_data
-from polykit.runtime.splits import split_indices
+from polykit.runtime.samples.data import as_data
+from polykit.runtime.samples.splits import split_indices
 from polykit.types import Data
 
 PARTS = {"train": 0.6, "validation": 0.2, "test": 0.2}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polykit.errors import DataError
-from polykit.runtime.splits import SPLITS, check_finite
+from polykit.runtime.samples.splits import SPLITS, check_finite
 from polykit_builtins.datasets.ground_truth.maps import Encoder, FeatureMaps
 from polykit_builtins.datasets.ground_truth.world import World
 

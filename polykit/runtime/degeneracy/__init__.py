@@ -1,0 +1,1 @@
+"""Coordinates that a network really uses: slopes, bases, interactions, modules."""

@@ -1,0 +1,1 @@
+"""Two networks beside each other: symmetries, matching, the path between them, likeness."""

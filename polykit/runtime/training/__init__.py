@@ -1,0 +1,1 @@
+"""How networks train: one, or many together; and how their weights are sampled."""
