@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import (
-    WHAT,
-    ConfigOption,
-    DataRootOption,
-    DownloadOption,
-    DryRunOption,
-    WeightsOption,
-    epilog,
-    launch,
-)
-from polykit.cli.runs import (
-    PANEL,
-    RUNS,
-    JsonOption,
-    OutOption,
-    ReportOption,
-    ResumeOption,
-    RunsDirOption,
-)
+from polykit.cli.launch import WHAT, command_of, epilog
+from polykit.cli.runs import PANEL
 from polykit.workflows.analyze.config import FLAGS, AnalyzeConfig
 
 EXAMPLES = """Train or load networks, prune them, and measure what that did to their units.
@@ -52,38 +33,4 @@ LAYOUT = settings.Layout(FLAGS, PLACES, TRAINING, (WHAT, HOW, TRAINING, PANEL), 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-def analyze(
-    ctx: typer.Context,
-    weights: WeightsOption = None,
-    data_root: DataRootOption = None,
-    download: DownloadOption = False,
-    config: ConfigOption = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = None,
-    out: OutOption = None,
-    runs_dir: RunsDirOption = RUNS,
-    as_json: JsonOption = False,
-    report: ReportOption = True,
-    **fields: Any,
-) -> None:
-    """See EXAMPLES, which is what `--help` shows."""
-    launch(
-        ctx,
-        AnalyzeConfig,
-        fields,
-        weights=weights,
-        data_root=data_root,
-        download=download,
-        file=config,
-        dry_run=dry_run,
-        resume=resume,
-        out=out,
-        runs_dir=runs_dir,
-        as_json=as_json,
-        report=report,
-    )
-
-
-settings.add_fields(analyze, AnalyzeConfig, LAYOUT)
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(analyze)
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(AnalyzeConfig, LAYOUT))

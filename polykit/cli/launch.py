@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,16 @@ from polykit.cli import settings
 from polykit.cli.group import state_of
 from polykit.cli.output import print_json, say
 from polykit.cli.results import carry_out
-from polykit.cli.runs import PANEL, locate
+from polykit.cli.runs import (
+    PANEL,
+    RUNS,
+    JsonOption,
+    OutOption,
+    ReportOption,
+    ResumeOption,
+    RunsDirOption,
+    locate,
+)
 from polykit.errors import UsageError
 from polykit.registry import Registry
 from polykit.workflows.config import SweepConfig
@@ -112,6 +121,43 @@ def launch(
         print_json(session.plan(chosen, registry).to_dict())
     else:
         say("\n".join(session.plan(chosen, registry).lines()))
+
+
+def command_of(wanted: type[SweepConfig], layout: settings.Layout) -> Callable[..., None]:
+    """Make the command that launches a `wanted` on any model and dataset, an option a field."""
+
+    def command(
+        ctx: typer.Context,
+        weights: WeightsOption = None,
+        data_root: DataRootOption = None,
+        download: DownloadOption = False,
+        config: ConfigOption = None,
+        dry_run: DryRunOption = False,
+        resume: ResumeOption = None,
+        out: OutOption = None,
+        runs_dir: RunsDirOption = RUNS,
+        as_json: JsonOption = False,
+        report: ReportOption = True,
+        **fields: Any,
+    ) -> None:
+        launch(
+            ctx,
+            wanted,
+            fields,
+            weights=weights,
+            data_root=data_root,
+            download=download,
+            file=config,
+            dry_run=dry_run,
+            resume=resume,
+            out=out,
+            runs_dir=runs_dir,
+            as_json=as_json,
+            report=report,
+        )
+
+    settings.add_fields(command, wanted, layout)
+    return command
 
 
 def launch_below(

@@ -14,6 +14,7 @@ from polykit.runtime.store import CellResult, tensor_bytes
 from polykit.runtime.training.loop import Epoch, History
 from polykit.types import Mask, Smaller, Subject
 from polykit.workflows.analyze.setup import Cell, Setup
+from polykit.workflows.epochs import tell_epoch
 from polykit.workflows.measuring import headlines, measure
 
 Look = Callable[[Subject, str], CellResult]
@@ -54,16 +55,12 @@ class Network:
         tracked = self._setup.tracked
 
         def tell(epoch: Epoch) -> None:
-            losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
-            if epoch.validation_accuracy is not None:
-                losses["validation_accuracy"] = epoch.validation_accuracy
-            self._setup.registry.notify(
-                "polykit_epoch",
+            tell_epoch(
+                self._setup.registry,
+                epoch,
                 cell=self.cell.name,
                 phase=phase,
-                epoch=epoch.epoch,
                 epochs=epochs,
-                losses=losses,
                 model=self.model,
             )
             if tracked:

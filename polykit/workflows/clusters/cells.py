@@ -17,9 +17,10 @@ from polykit.runtime.samples.pictures import as_bytes
 from polykit.runtime.samples.shards import FILE, Shards, to_tensors
 from polykit.runtime.samples.splits import indexed, left_out
 from polykit.runtime.store import CellResult, RunStore, tensor_bytes
-from polykit.runtime.training.loop import Epoch, train
+from polykit.runtime.training.loop import train
 from polykit.workflows.clusters.setup import Cell, Setup
 from polykit.workflows.clusters.units import look_at_units
+from polykit.workflows.epochs import tell_epoch
 from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 
 THUMBNAILS = "thumbnails.safetensors"
@@ -89,19 +90,14 @@ def model_cell(setup: Setup, store: RunStore, cell: Cell) -> None:
     """Train the network, unless it comes trained, and keep its weights."""
     model = setup.build()
 
-    def tell(epoch: Epoch) -> None:
-        losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
-        if epoch.validation_accuracy is not None:
-            losses["validation_accuracy"] = epoch.validation_accuracy
-        setup.registry.notify(
-            "polykit_epoch",
-            cell=cell.name,
-            phase="train",
-            epoch=epoch.epoch,
-            epochs=setup.epochs,
-            losses=losses,
-            model=model,
-        )
+    tell = partial(
+        tell_epoch,
+        setup.registry,
+        cell=cell.name,
+        phase="train",
+        epochs=setup.epochs,
+        model=model,
+    )
 
     tables = {}
     if setup.epochs:

@@ -23,6 +23,7 @@ from polykit.runtime.store import CellResult, RunStore, tensor_bytes
 from polykit.runtime.training.loop import Epoch, StepLoss, train
 from polykit.workflows.compare.line import Line, along, look, part
 from polykit.workflows.compare.setup import Compared, Pair, Pull, Setup
+from polykit.workflows.epochs import tell_epoch
 from polykit.workflows.sweep import Phase, groups_of, one_by_one, record
 
 ORDERS = "permutations.safetensors"
@@ -220,22 +221,14 @@ class Leaves:
 
     def on_epoch(self, stage: str, model: nn.Module) -> Callable[[Epoch], None]:
         """Return what tells the plugins of each epoch."""
-
-        def tell(epoch: Epoch) -> None:
-            losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
-            if epoch.validation_accuracy is not None:
-                losses["validation_accuracy"] = epoch.validation_accuracy
-            self._setup.registry.notify(
-                "polykit_epoch",
-                cell=self._cell.name,
-                phase=stage,
-                epoch=epoch.epoch,
-                epochs=self._setup.config.epochs,
-                losses=losses,
-                model=model,
-            )
-
-        return tell
+        return partial(
+            tell_epoch,
+            self._setup.registry,
+            cell=self._cell.name,
+            phase=stage,
+            epochs=self._setup.config.epochs,
+            model=model,
+        )
 
     def write(self, store: RunStore) -> None:
         """Write the cell and tell the plugins."""

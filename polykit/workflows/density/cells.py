@@ -22,6 +22,7 @@ from polykit.workflows.density.densities import doubtful, follow
 from polykit.workflows.density.network import Network
 from polykit.workflows.density.setup import Cell, Setup, ranks
 from polykit.workflows.density.tickets import tickets
+from polykit.workflows.epochs import tell_epoch
 from polykit.workflows.measuring import measure
 from polykit.workflows.sweep import Failures, Phase, record
 
@@ -99,16 +100,12 @@ def _train(setup: Setup, store: RunStore, models: Mapping[Cell, nn.Module]) -> d
     ]
 
     def tell(place: int, epoch: Epoch) -> None:
-        losses = {"loss": epoch.loss, "validation_loss": epoch.validation_loss}
-        if epoch.validation_accuracy is not None:
-            losses["validation_accuracy"] = epoch.validation_accuracy
-        setup.registry.notify(
-            "polykit_epoch",
+        tell_epoch(
+            setup.registry,
+            epoch,
             cell=cells[place].name,
             phase="train",
-            epoch=epoch.epoch,
             epochs=setup.config.epochs,
-            losses=losses,
             model=models[cells[place]],
         )
 
