@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from polykit import session
 from polykit.registry import Registry
+from polykit.runtime.store import RunStore
 from polykit.session import Run
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit_builtins import trackers
@@ -62,11 +63,11 @@ def expected(run: Run) -> dict[str, dict[int, float]]:
     """What the run's own tables say should be there."""
     found: dict[str, dict[int, float]] = {}
     for cell in run.meta["cells"]:
-        history = session.RunStore.open(run.path).read_table(cell, "history")
+        history = RunStore.open(run.path).read_table(cell, "history")
         for row in history.to_dict("records"):
             for name in ("loss", "validation_loss", "validation_accuracy"):
                 found.setdefault(f"{cell}/{row['phase']}/{name}", {})[row["epoch"]] = row[name]
-        rows = session.RunStore.open(run.path).read_table(cell, "rows")
+        rows = RunStore.open(run.path).read_table(cell, "rows")
         for row in rows[rows["layer"] == "all"].to_dict("records"):
             name = f"{cell}/{row['stage']}/{row['metric']}/{row['statistic']}"
             found.setdefault(name, {})[0] = row["value"]

@@ -18,6 +18,7 @@ from polykit.errors import RunError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.store import RunStore
 from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit.workflows.catalogue import WORKFLOWS
 from polykit.workflows.laboratory.config import LaboratoryConfig
 from polykit.workflows.tasks import Origin, Task, perform
 
@@ -118,7 +119,7 @@ def test_a_run_may_go_on_with_another_engine(tmp_path):
     assert config.on("serial") == AnalyzeConfig(**QUICK)
     assert config.fingerprint([]) == AnalyzeConfig(**QUICK).fingerprint([])
     registry = Registry.discover()
-    workflow = session.WORKFLOWS["analyze"]
+    workflow = WORKFLOWS["analyze"]
     begun = workflow.resolve(config, registry)
     for name, go_on in {
         "a": lambda out: session.resume(out, registry, engine="serial"),
@@ -136,7 +137,7 @@ OWN = {name: value for name, value in QUICK.items() if name != "model"}
 def test_a_task_makes_its_objects_again_from_the_run(config, tmp_path):
     whole = run(config, tmp_path / "a")
     registry = Registry.discover()
-    workflow = session.WORKFLOWS[whole.meta["workflow"]]
+    workflow = WORKFLOWS[whole.meta["workflow"]]
     setup = workflow.resolve(config, registry)
     store = RunStore.create(tmp_path / "b", workflow.describe(setup, ""))
     origin = Origin(store.path, config.fingerprint(setup.plugins), ())
@@ -150,7 +151,7 @@ def test_a_task_makes_its_objects_again_from_the_run(config, tmp_path):
 
 def test_a_worker_with_other_plugins_says_so(tmp_path):
     config = AnalyzeConfig(**QUICK)
-    workflow = session.WORKFLOWS["analyze"]
+    workflow = WORKFLOWS["analyze"]
     setup = workflow.resolve(config, Registry.discover())
     setup.plugins["pruners"][0]["options"]["added"] = 1
     store = RunStore.create(tmp_path / "a", workflow.describe(setup, ""))

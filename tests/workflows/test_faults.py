@@ -14,6 +14,7 @@ from polykit.errors import DiskFullError, RunError
 from polykit.registry import Registry
 from polykit.runtime import files
 from polykit.runtime.locks import only_here
+from polykit.runtime.store import RunStore
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit_builtins.engines.serial import SerialExecutor
 from tests.workflows.test_engines import QUICK, command, gone, until, workers_of
@@ -41,7 +42,7 @@ def test_a_damaged_cell_is_named_and_done_again(run, whole, file, caplog):
     path = run.path / "cells" / file
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(RunError, match="not what was written"):
-        session.RunStore.open(run.path).file(*file.split("/"))
+        RunStore.open(run.path).file(*file.split("/"))
     assert session.resume(run.path, Registry.discover()).status == "complete"
     assert f"{file} is damaged" in caplog.text
     assert contents(run.path) == whole

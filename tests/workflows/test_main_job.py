@@ -17,6 +17,7 @@ from polykit.api import Entry, Field, Metric, Pruner, hookimpl
 from polykit.errors import DataError, ModelError, RunError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.pruning.masking import load_mask, masked
+from polykit.runtime.store import RunStore
 from polykit.runtime.training.loop import evaluate
 from polykit.types import Column, Measurement
 from polykit.workflows.analyze.config import AnalyzeConfig
@@ -67,7 +68,7 @@ def test_rows_are_tidy_and_complete(run):
 def test_saved_weights_and_masks_give_the_rows_again(run):
     config = AnalyzeConfig(**run.meta["config"])
     setup = resolve(config, Registry.discover())
-    store = session.RunStore.open(run.path)
+    store = RunStore.open(run.path)
     model = setup.build(1)
     model.load_state_dict(store.read_tensors("seed-1-dense", "model.safetensors"))
     dense = evaluate(model, setup.data.test, "classification", setup.device)[1]
@@ -168,7 +169,7 @@ def test_toy_is_measured_against_the_ground_truth(tmp_path):
         "mlp", "toy", pruners=[], metrics=["ig"], densities=(0.5,), seeds=(0,), epochs=1,
         retrain_epochs=0, out=tmp_path / "toy",
     )  # fmt: skip
-    arrays = session.RunStore.open(run.path).read_tensors("seed-0-dense", "arrays.safetensors")
+    arrays = RunStore.open(run.path).read_tensors("seed-0-dense", "arrays.safetensors")
     (matrix,) = (value for name, value in arrays.items() if "/ig/" in name)
     assert matrix.shape == (128, 16)
     assert "accuracy" not in set(run.rows["metric"])

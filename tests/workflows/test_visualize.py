@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.utils.data import TensorDataset
 
+import polykit
 from polykit import session
 from polykit.errors import DataError, RunError, UsageError
 from polykit.registry import Registry
@@ -183,3 +187,24 @@ def test_inputs_that_are_no_pictures_are_refused(registry, tmp_path):
     run = session.run(made, registry, out=tmp_path / "run")
     with pytest.raises(DataError, match="no pictures"):
         resolve(config(run.path, units=()), registry)
+
+
+def test_a_callers_own_network_is_shown_and_left_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        OrderedDict(conv=nn.Conv2d(1, 2, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten())
+    )
+    data = TensorDataset(torch.rand(60, 1, 8, 8), torch.arange(60) % 2)
+    found = polykit.clusters(
+        model, data, layers=("conv",), nulls=19, resamples=2, montage=0, sensitivity=False,
+        threads=1, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    with pytest.raises(RunError, match="made in Python"):
+        polykit.visualize(found.path)
+    with unchanged(model):
+        run = polykit.visualize(
+            found.path, model=model, dataset=data, pictures=1, steps=2, out=str(tmp_path / "seen")
+        )
+    assert run.status == "complete"
+    assert run.path == tmp_path / "seen"
+    assert set(run.saved.tables["images"]["variant"]) >= {"dense"}

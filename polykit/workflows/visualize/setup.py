@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polykit.errors import UsageError, did_you_mean
 from polykit.registry import Registry
 from polykit.runtime.clusters.visualizing import Canvas, canvas
 from polykit.runtime.passes.addressing import select_units
-from polykit.types import Mask, UnitRef
+from polykit.types import Data, Mask, UnitRef
 from polykit.workflows.clusters.saved import SavedClusters, open_clusters
 from polykit.workflows.dissect.saved import own_masks
 from polykit.workflows.plugins import slug
@@ -76,15 +76,24 @@ class Setup:
         return self.config.threads or torch.get_num_threads()
 
 
-def resolve(config: VisualizeConfig, registry: Registry) -> Setup:
+def resolve(
+    config: VisualizeConfig,
+    registry: Registry,
+    *,
+    model: nn.Module | None = None,
+    data: Data | None = None,
+) -> Setup:
     """Open the run and its dissection, and check that the units can be shown.
 
-    Raises PolykitError with what does not fit and why: no run of clusters, an unknown unit, inputs
-    that are no pictures, no such dissection.
+    `model` and `data` are a Python caller's own objects, if the run was made with such. Raises
+    PolykitError with what does not fit and why: no run of clusters, an unknown unit, inputs that
+    are no pictures, no such dissection.
     """
     if not config.pictures and not config.examples:
         raise UsageError("--pictures 0 and --examples 0 leave nothing to show; give one of them")
-    clusters = open_clusters(Path(config.run), registry, device=config.device)
+    clusters = open_clusters(
+        Path(config.run), registry, model=model, data=data, device=config.device
+    )
     units = [unit for text in config.units for unit in select_units(clusters.trace, text)]
     units = units or list(clusters.ranked()[:1])
     sample, _ = next(clusters.split.batches(SAMPLE))
