@@ -21,7 +21,7 @@ demo: .venv/.ready
 	$(BIN)/polykit analyze --pruner force --pruner magnitude --metric ig
 
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 browser: .venv/.ready
 	$(BIN)/python -m pytest -m browser tests/browser

@@ -16,6 +16,9 @@ from polykit.registry import Registry
 # anything imports torch, and handed on to the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A width that whoever runs the tests asked for (pytest-xdist does) is not what the tests look at.
+os.environ.pop("COLUMNS", None)
+
 
 class Site:
     """A folder on the path where tests put plugin distributions, as an installer would."""
