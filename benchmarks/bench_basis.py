@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
-from polykit.runtime.degeneracy.bases import Basis, append, interaction_basis
+from polykit.runtime.degeneracy.bases import Basis, interaction_basis
 from polykit.runtime.degeneracy.slopes import INPUT, find_bases
+from polykit.runtime.degeneracy.triangular import append
 from polykit.runtime.passes.trace import trace
 
 WIDTHS = (784, 300, 100, 10)

@@ -15,7 +15,6 @@ from polykit.errors import RunError, UsageError
 from polykit.runtime.degeneracy.bases import (
     Basis,
     Kind,
-    append,
     effective_number,
     interaction_basis,
     load_bases,
@@ -238,16 +237,6 @@ def test_behind_a_dead_layer_only_the_constant_is_left(ones, centred, rank) -> N
     f = model[:2](x)
     restored = basis.restore(basis.project(f))
     torch.testing.assert_close(restored, f.mean(dim=0).expand_as(f))
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=4))
-def test_a_running_qr_is_that_of_all_rows(sizes: list[int]) -> None:
-    rows = inputs(sum(sizes), 4)
-    R, seen = torch.zeros(0, 4, dtype=torch.float64), 0
-    for part in rows.split(sizes):
-        R, seen = append(R, part), seen + len(part)
-        assert R.shape == (min(seen, 4), 4)
-    torch.testing.assert_close(gram(R), gram(rows))
 
 
 def test_effective_number() -> None:

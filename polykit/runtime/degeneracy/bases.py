@@ -2,7 +2,8 @@
 
 Activations carry a constant 1: f = (1, f_1, …, f_d). A basis is made from two factors, F with
 FᵀF = G = ⟨f fᵀ⟩ and J with JᵀJ = M = ⟨Σ_k ∂y_k ∂y_kᵀ⟩, y the network's outputs; never from G and M
-themselves, whose condition is the square of theirs. Everything is float64.
+themselves, whose condition is the square of theirs (`triangular` makes factors). Everything is
+float64.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from scipy.linalg.lapack import dtrcon
 from torch import Tensor
 
 from polykit.errors import RunError, UsageError
+from polykit.runtime.degeneracy.triangular import reciprocal_condition, triangle
 from polykit.runtime.files import write_bytes
 
 Kind = Literal["interaction", "pca"]
@@ -86,24 +87,6 @@ class Basis:
                 f"it belongs to another layer or network"
             )
         return values.movedim(1, -1)
-
-
-def append(R: Tensor, rows: Tensor) -> Tensor:
-    """Return the triangular factor of the rows behind `R` and of `rows [n, d]` together.
-
-    A running QR: RᵀR is the sum of outer products of all rows so far. Start from no rows, `[0, d]`;
-    the factor has as many rows as there were, but at most d. Rows are taken in blocks that fit a
-    cache, so that the memory beside `rows` is about 16 d² numbers.
-
-    >>> R = append(torch.zeros(0, 1), torch.tensor([[3.0], [4.0]]))
-    >>> R.abs()
-    tensor([[5.]])
-    """
-    blocks = rows.split(max(2048, 7 * R.shape[1]))
-    parts = [_triangle(block) for block in blocks]
-    if len(parts) == 1 and not len(R):
-        return parts[0]
-    return _triangle(torch.cat([R, *parts]))
 
 
 def interaction_basis(
@@ -217,11 +200,6 @@ def _factors(F: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
     return F.double(), J.double()
 
 
-def _triangle(rows: Tensor) -> Tensor:
-    R: Tensor = torch.linalg.qr(rows, mode="r").R
-    return R
-
-
 def _rounding(F: Tensor) -> float:
     """How large singular values may be that come from rounding alone."""
     return torch.finfo(F.dtype).eps * F.shape[1] * float(F.norm())
@@ -232,7 +210,7 @@ def _centred(F: Tensor, J: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     With the constant's column first, what a QR leaves of the others is centred.
     """
-    R = _triangle(F)
+    R = triangle(F)
     return R[1:, 1:], J[:, 1:], R[0, 1:] / R[0, 0]
 
 
@@ -250,7 +228,7 @@ def _span(F: Tensor, tolerance: float, noise: float) -> tuple[int, Tensor | None
     ratio of the singular values.
     """
     if F.shape[0] == F.shape[1]:
-        share, _ = dtrcon(_triangle(F).numpy(force=True))
+        share = reciprocal_condition(triangle(F))
         size = float(F.norm())
         if share * size > len(F) * max(tolerance * size, noise):
             return len(F), None

@@ -1,7 +1,7 @@
 """How a network's outputs respond to a layer's values: factors of G and M, gathered by batch.
 
-Of each layer two triangular factors are kept up to date by a running QR: of the activations
-(1, f), and of the Jacobians ∂y/∂(1, f). Nothing grows with the number of samples. All in float64.
+Of each layer two triangular factors are kept up to date: of the activations (1, f), and of the
+Jacobians ∂y/∂(1, f). Nothing grows with the number of samples. All in float64.
 
 A unit that has a value at many positions (a channel's map, tokens) gives a sample at each: the
 values of all units at a position, and the slopes of the outputs along them.
@@ -25,13 +25,13 @@ from polykit.runtime.degeneracy.bases import (
     TOLERANCE,
     Basis,
     Kind,
-    append,
     interaction_basis,
     principal_axes,
 )
 from polykit.runtime.degeneracy.jacobian_rows import jacobian_rows
 from polykit.runtime.degeneracy.relu_chain import chain_rows, relu_chain
 from polykit.runtime.degeneracy.slope_rows import INPUT, Ones, Rows, double
+from polykit.runtime.degeneracy.triangular import append
 from polykit.runtime.passes.trace import evaluating
 from polykit.types import Trace
 
