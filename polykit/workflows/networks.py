@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -87,12 +87,13 @@ def find_data(
     registry: Registry,
     options: Mapping[str, Mapping[str, Any]],
     own: Data | None = None,
+    load: Callable[[Chosen], Data] = load_data,
 ) -> tuple[Data, dict[str, Any]]:
     """Load the dataset called `spec`, or take a caller's `own` data; and what the run keeps."""
     if own is not None:
         return own, {"name": own.name, "distribution": ""}
     chosen = create("dataset", spec, registry, options)
-    return load_data(chosen), chosen.record
+    return load(chosen), chosen.record
 
 
 def digest(model: nn.Module) -> str:

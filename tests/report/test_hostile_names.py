@@ -106,7 +106,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "here", "runs"]
     assert not list((tmp_path / "here").iterdir())
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"run"}
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def own_network() -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from polykit.workflows.plugins import (
     Spaces,
     check_options_used,
     choose,
+    load_data,
     metric_record,
     slug,
 )
@@ -145,11 +146,12 @@ def resolve(
     data: Data | None = None,
     pruners: Mapping[str, Pruner] | None = None,
     metrics: Mapping[str, AnyMetric] | None = None,
+    load: Callable[[Chosen], Data] = load_data,
 ) -> Setup:
     """Turn names into objects and check that they fit, before a run directory exists.
 
-    `model`, `data`, `pruners` and `metrics` are a Python caller's own objects. Raises
-    PolykitError with what does not fit and why.
+    `model`, `data`, `pruners` and `metrics` are a Python caller's own objects; `load` is how a
+    dataset plugin is asked for its data. Raises PolykitError with what does not fit and why.
     """
     return prepare(
         config,
@@ -160,6 +162,7 @@ def resolve(
         data=data,
         pruners=pruners,
         metrics=metrics,
+        load=load,
     )
 
 
@@ -196,6 +199,7 @@ def prepare(
     data: Data | None = None,
     pruners: Mapping[str, Pruner] | None = None,
     metrics: Mapping[str, AnyMetric] | None = None,
+    load: Callable[[Chosen], Data] = load_data,
 ) -> Setup:
     """Prepare networks to be trained, pruned, and measured with `measured` and the plain metrics.
 
@@ -203,7 +207,7 @@ def prepare(
     what is raised, are those of `resolve`.
     """
     device = pick_device(config.device)
-    data, dataset_record = find_data(config.dataset, registry, config.options, data)
+    data, dataset_record = find_data(config.dataset, registry, config.options, data, load)
     network = find_network(config.model, config.checkpoint, registry, config.options, model)
     probe = network.build(data, config.seeds[0], torch.device("cpu"))
     pruned_by = config.pruners

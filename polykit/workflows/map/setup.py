@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from polykit.entries import Chosen
 from polykit.errors import RunError, UsageError
 from polykit.registry import Registry
 from polykit.types import Data
@@ -16,7 +17,7 @@ from polykit.workflows.analyze import setup as analyze
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.config import value_text
 from polykit.workflows.map.config import MapConfig
-from polykit.workflows.plugins import create, load_data, slug
+from polykit.workflows.plugins import load_data, slug
 
 
 @dataclass(frozen=True)
@@ -120,23 +121,24 @@ def resolve(config: MapConfig, registry: Registry) -> Setup:
     a statistic to map that no metric has.
     """
     loaded: dict[str, Data] = {}
-    points: dict[str, Mapping[str, Any]] = {}
-    analyses: dict[str, analyze.Setup] = {}
-    records: dict[str, Any] = {}
-    for values in config.grid():
-        own = config.at(values)
-        dataset = create("dataset", own.dataset, registry, own.options)
+
+    def load(dataset: Chosen) -> Data:
         key = json.dumps(dataset.record, sort_keys=True)
         if key not in loaded:
             loaded[key] = load_data(dataset)
+        return loaded[key]
+
+    points: dict[str, Mapping[str, Any]] = {}
+    analyses: dict[str, analyze.Setup] = {}
+    for values in config.grid():
         place = point_name(values)
         points[place] = values
-        analyses[place] = analyze.resolve(own, registry, data=loaded[key])
-        records = records or {**analyses[place].plugins, "dataset": dataset.record}
+        analyses[place] = analyze.resolve(config.at(values), registry, load=load)
     if len(points) < sum(1 for _ in config.grid()):
         raise UsageError("two of the options that vary end in one name, so points cannot be named")
-    _check_shown(config, next(iter(analyses.values())))
-    return Setup(config, registry, points, analyses, records)
+    first = next(iter(analyses.values()))
+    _check_shown(config, first)
+    return Setup(config, registry, points, analyses, first.plugins)
 
 
 def _check_shown(config: MapConfig, analysis: analyze.Setup) -> None:
