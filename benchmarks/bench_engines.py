@@ -1,10 +1,11 @@
 """A sweep of small cells on every engine: seconds a cell, and whether all leave the same bytes.
 
-    python benchmarks/bench_engines.py [--cells 200] [--samples 2000] [--epochs 3]
+    python benchmarks/bench_engines.py [--cells 200] [--samples 2000] [--epochs 3 30]
 
-Each cell trains one small network on its own, with one thread. Workers start before the clock does:
-it runs from the end of the first cell of each worker to the end of the last cell. What an engine
-costs is its time with one worker less that of `serial`.
+Each cell trains one small network on its own, with one thread, so few epochs that the engine shows,
+then as many as a real cell may take. Workers start before the clock does: it runs from the end of
+the first cell of each worker to the end of the last cell. What an engine costs is its time with one
+worker less that of `serial`.
 """
 
 from __future__ import annotations
@@ -49,26 +50,25 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in found}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", type=int, default=200)
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=3)
-    given = parser.parse_args()
-    config = AnalyzeConfig(
+def sweep(cells: int, samples: int, epochs: int) -> AnalyzeConfig:
+    """A sweep of cells that train one network each."""
+    return AnalyzeConfig(
         model="mlp:widths=64",
-        dataset=f"toy:samples={given.samples}",
+        dataset=f"toy:samples={samples}",
         pruners=("magnitude",),
         densities=(0.1,),
         metrics=("hoyer",),
         control=False,
-        seeds=tuple(range(given.cells // 2)),
-        epochs=given.epochs,
-        retrain_epochs=given.epochs,
+        seeds=tuple(range(cells // 2)),
+        epochs=epochs,
+        retrain_epochs=epochs,
         ensemble=1,
         threads=1,
     )
-    print("engine            s a cell   s more than serial   serial / it   bytes")
+
+
+def compare(config: AnalyzeConfig) -> None:
+    """Run a sweep on every engine, and print a line for each."""
     with tempfile.TemporaryDirectory() as folder:
         first, alone = {}, 0.0
         for number, (engine, workers) in enumerate(ENGINES.items()):
@@ -84,8 +84,21 @@ def main() -> None:
             more = f"{seconds - alone:20.4f}" if workers == 1 else " " * 20
             same = "same" if found == first else "DIFFERENT"
             print(
-                f"{engine:<16} {seconds:9.4f} {more} {alone / seconds:13.2f}   {same}", flush=True
+                f"{config.epochs:6} {engine:<16} {seconds:9.4f} {more} {alone / seconds:13.2f}   "
+                f"{same}",
+                flush=True,
             )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[3, 30])
+    given = parser.parse_args()
+    print("epochs engine            s a cell   s more than serial   serial / it   bytes")
+    for epochs in given.epochs:
+        compare(sweep(given.cells, given.samples, epochs))
 
 
 if __name__ == "__main__":

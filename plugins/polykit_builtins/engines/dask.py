@@ -24,8 +24,13 @@ T = TypeVar("T")
 PATIENCE = "10s"
 """How long to wait for a scheduler that does not answer."""
 
-WORKERLESS = "300s"
-"""How long work waits where a cluster made here has lost all its workers."""
+MADE_HERE = {
+    # How long work waits where all workers are lost.
+    "distributed.scheduler.no-workers-timeout": "300s",
+    # Looks at the work's stack every 10 ms, for a dashboard that nobody opens.
+    "distributed.worker.profile.enabled": False,
+}
+"""What is set for a cluster made here; one at an address is its owner's to set."""
 
 _log = logging.getLogger("polykit")
 _one_at_a_time = threading.Lock()
@@ -58,7 +63,7 @@ class Dask(Engine):
         if self.address:
             return DaskExecutor(_connect(self.address), self.address)
         fitting = max(1, available_cores() // threads) if device == "cpu" else 1
-        with config.set({"distributed.scheduler.no-workers-timeout": WORKERLESS}):
+        with config.set(MADE_HERE):
             cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=self.workers or fitting,
                 threads_per_worker=1,
