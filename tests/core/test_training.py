@@ -113,6 +113,28 @@ def test_resumed_training_equals_an_undisturbed_one(data, tmp_path, monkeypatch,
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_a_damaged_state_is_named_and_training_begins_again(
+    data, tmp_path, monkeypatch, caplog, place
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    config, path = TrainingConfig(batch_size=16), tmp_path / "state"
+    train(network(), data, config, 2, seed=1, device=CPU, checkpoint=path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    seen, whole, again = [], network(), network()
+    expected = train(whole, data, config, 3, seed=1, device=CPU)
+    found = train(again, data, config, 3, seed=1, device=CPU, checkpoint=path, on_epoch=seen.append)
+    assert found == expected
+    assert [epoch.epoch for epoch in seen] == [1, 2, 3]
+    assert caplog.messages == [
+        f"{path} is damaged: it is not what was written; this training begins again"
+    ]
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_stop_at_a_loss_and_say_when_it_is_never_reached(data):
     config = TrainingConfig(stop="loss", stop_loss=0.5, lr=0.05)
     history = train(network(), data, config, 200, seed=0, device=CPU)

@@ -29,6 +29,7 @@ from polykit.runtime.samples.splits import SPLITS
 from polykit.runtime.store import RunStore, tensor_bytes
 from polykit.runtime.tables import TABLES
 from polykit.runtime.training.checkpoints import load_weights
+from polykit.runtime.training.state import State, read_state, write_state
 from polykit.types import Mask
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.catalogue import saved_config
@@ -105,6 +106,15 @@ def saved_with_torch() -> bytes:
     return buffer.getvalue()
 
 
+def training_state() -> bytes:
+    weights = network().state_dict()
+    epochs = [{"epoch": 1, "loss": 0.5, "validation_loss": 0.5, "validation_accuracy": None}]
+    with TemporaryDirectory() as place:
+        file = Path(place) / "state"
+        write_state(file, State(weights, {}, {0: {"step": torch.ones(())}}, epochs))
+        return file.read_bytes()
+
+
 def shard_of_activations() -> bytes:
     values = {"conv1": torch.rand(4, 3), "fc": torch.rand(4, 2)}
     return tensor_bytes(to_tensors(torch.arange(4), torch.zeros(4), values, "float16"))
@@ -155,7 +165,8 @@ def one_table(path: Path) -> None:
         target = path.parent / f"{name}.parquet"
         if not target.exists():
             target.write_bytes(run_files()[f"{name}.parquet"])
-    (path.parent / "run.json").write_bytes(run_files()["run.json"])
+    if not (path.parent / "run.json").exists():
+        (path.parent / "run.json").write_bytes(run_files()["run.json"])
     store.load()
 
 
@@ -168,11 +179,14 @@ def all_pictures(data: Any) -> None:
 
 
 def folder_of_pictures(path: Path) -> None:
-    for label in ("cat", "dog"):
-        for number in range(4):
-            target = path.parent / "in" / label / f"{number}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes() if number else picture())
+    """Read a folder in which six of eight pictures are the file."""
+    if not (path.parent / "in").exists():
+        for label in ("cat", "dog"):
+            folder = path.parent / "in" / label
+            folder.mkdir(parents=True)
+            (folder / "0.png").write_bytes(picture())
+            for number in (1, 2, 3):
+                (folder / f"{number}.png").symlink_to(path)
     all_pictures(
         ImageFolder(path=str(path.parent / "in"), size=8, crop=8, validation=0.3, test=0.3).load()
     )
@@ -214,6 +228,7 @@ READERS: Mapping[str, Reader] = {
     "weights-torch": Reader(
         "weights.pt", saved_with_torch, lambda path: load_weights(network(), path)
     ),
+    "training-state": Reader("cells/a.checkpoint", training_state, read_state),
     "bases": Reader("bases.safetensors", bases, load_bases, "safetensors"),
     "subnetwork": Reader("part.safetensors", subnetwork, load_subnetwork, "safetensors"),
     "world": Reader(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from polykit.errors import TrainingError
-from polykit.runtime.files import write_bytes
+from polykit.errors import RunError, TrainingError
 from polykit.runtime.objectives import task_loss
 from polykit.runtime.passes.trace import evaluating
 from polykit.runtime.pruning.masking import apply_mask, on_model
@@ -24,6 +22,7 @@ from polykit.runtime.seeds import generator, seeded
 from polykit.runtime.training.config import TrainingConfig
 from polykit.runtime.training.lamb import Lamb
 from polykit.runtime.training.pace import Pace
+from polykit.runtime.training.state import State, read_state, write_state
 from polykit.types import Data, Mask, Split
 
 StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -31,6 +30,8 @@ StepLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 CHECKPOINT_SECONDS = 5.0
 """How much work an interruption may cost."""
+
+_log = logging.getLogger("polykit")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def train(
     A step descends `loss`, by default the task loss; validation measures the task loss in any
     case. Sample order and dropout come from streams of `seed` and the epoch. With a `mask` removed
     parameters stay zero. With a `checkpoint` path the state is saved there every few seconds, and
-    training goes on from it if it exists.
+    training goes on from it if it exists; a damaged one is named, and training begins again.
 
     Raises TrainingError if the loss stops being a finite number.
     """
@@ -82,7 +83,7 @@ def train(
     optimizer = make_optimizer(parameters, config)
     progress = Progress(model, config)
     if checkpoint is not None and checkpoint.exists():
-        _load(checkpoint, model, optimizer, progress)
+        _go_on(checkpoint, model, optimizer, progress)
     own = dict(model.named_parameters())
     pace = Pace(config, optimizer, model, own, len(data.train), epochs)
     kept = [(own[name], keep) for name, keep in on_model(model, mask).items()] if mask else []
@@ -103,7 +104,7 @@ def train(
         if on_epoch is not None:
             on_epoch(epoch)
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            write_bytes(checkpoint, _to_bytes(model, optimizer, progress))
+            write_state(checkpoint, _state(model, optimizer, progress))
             saved = time.monotonic()
     progress.choose()
     model.eval()
@@ -234,36 +235,26 @@ class Progress:
         return History(tuple(self.epochs), self.chosen, reached)
 
 
-def _to_bytes(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> bytes:
-    """Serialise all that must survive an interruption between two epochs."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in progress.best.items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        for slot, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{slot}"] = value
-    plain = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    return save(plain, {"epochs": json.dumps([asdict(epoch) for epoch in progress.epochs])})
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> State:
+    """Gather all that must survive an interruption between two epochs."""
+    slots = {
+        number: {slot: value for slot, value in values.items() if isinstance(value, Tensor)}
+        for number, values in optimizer.state_dict()["state"].items()
+    }
+    return State(model.state_dict(), progress.best, slots, [asdict(e) for e in progress.epochs])
 
 
-def _load(
+def _go_on(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    """Put everything back as `_to_bytes` found it."""
-    content = path.read_bytes()
-    tensors = load(content)
-    model.load_state_dict(_part(tensors, "model/"))
-    progress.best = _part(tensors, "best/")
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in _part(tensors, "optimizer/").items():
-        index, _, slot = name.partition("/")
-        slots.setdefault(int(index), {})[slot] = value
+    """Put everything back as `_state` found it; leave it as it is where the file is damaged."""
+    try:
+        state = read_state(path)
+    except RunError as error:
+        _log.warning("%s; this training begins again", error)
+        return
+    model.load_state_dict(state.model)
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    progress.epochs = [Epoch(**epoch) for epoch in json.loads(header["__metadata__"]["epochs"])]
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+    progress.best = dict(state.best)
+    progress.epochs = [Epoch(**epoch) for epoch in state.epochs]
