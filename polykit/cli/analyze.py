@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import WHAT, command_of, epilog
+from polykit.cli.launch import WHAT, command_of, epilog, launch_any
 from polykit.cli.runs import PANEL
 from polykit.workflows.analyze.config import FLAGS, AnalyzeConfig
 
@@ -33,4 +33,6 @@ LAYOUT = settings.Layout(FLAGS, PLACES, TRAINING, (WHAT, HOW, TRAINING, PANEL), 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(AnalyzeConfig, LAYOUT))
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(
+    command_of(AnalyzeConfig, LAYOUT, launch_any(AnalyzeConfig))
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import WHAT, command_of, epilog
+from polykit.cli.launch import WHAT, command_of, epilog, launch_any
 from polykit.cli.runs import PANEL
 from polykit.workflows.basis.config import FLAGS, BasisConfig
 
@@ -37,4 +37,6 @@ LAYOUT = settings.Layout(
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(BasisConfig, LAYOUT))
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(
+    command_of(BasisConfig, LAYOUT, launch_any(BasisConfig))
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import WHAT, command_of, epilog
+from polykit.cli.launch import WHAT, command_of, epilog, launch_any
 from polykit.cli.runs import PANEL
 from polykit.workflows.clusters.config import FLAGS, ClustersConfig
 
@@ -35,4 +35,6 @@ LAYOUT = settings.Layout(
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(ClustersConfig, LAYOUT))
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(
+    command_of(ClustersConfig, LAYOUT, launch_any(ClustersConfig))
+)

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import (
-    WHAT,
-    ConfigOption,
-    DryRunOption,
-    epilog,
-    launch,
-)
-from polykit.cli.runs import (
-    PANEL,
-    RUNS,
-    JsonOption,
-    OutOption,
-    ReportOption,
-    ResumeOption,
-    RunsDirOption,
-)
+from polykit.cli.launch import WHAT, Call, command_of, epilog, launch
+from polykit.cli.runs import PANEL
 from polykit.errors import UsageError
 from polykit.workflows.compare.config import FLAGS, CompareConfig
 
@@ -58,35 +45,19 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 def compare(
     ctx: typer.Context,
+    call: Call,
     a: FirstArgument = None,
     others: OthersArgument = None,
-    config: ConfigOption = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = None,
-    out: OutOption = None,
-    runs_dir: RunsDirOption = RUNS,
-    as_json: JsonOption = False,
-    report: ReportOption = True,
-    **fields: Any,
+    *,
+    fields: Mapping[str, Any],
 ) -> None:
-    """See EXAMPLES, which is what `--help` shows."""
+    """Launch it on networks that are named by runs or files."""
     if a is not None and not others:
         raise UsageError("name two networks at least, e.g. polykit compare RUN:0 RUN:1")
     if a is not None and others:
-        found = [locate_network(text, runs_dir) for text in (a, *others)]
-        fields |= {"a": found[0], "others": found[1:]}
-    launch(
-        ctx,
-        CompareConfig,
-        fields,
-        file=config,
-        dry_run=dry_run,
-        resume=resume,
-        out=out,
-        runs_dir=runs_dir,
-        as_json=as_json,
-        report=report,
-    )
+        found = [locate_network(text, call.runs_dir) for text in (a, *others)]
+        fields = {**fields, "a": found[0], "others": found[1:]}
+    launch(ctx, call, CompareConfig, fields)
 
 
 def locate_network(text: str, runs_dir: Path) -> str:
@@ -97,5 +68,4 @@ def locate_network(text: str, runs_dir: Path) -> str:
     return str(runs_dir / text) if there and not here else text
 
 
-settings.add_fields(compare, CompareConfig, LAYOUT)
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(compare)
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(CompareConfig, LAYOUT, compare))

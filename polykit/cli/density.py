@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -9,22 +10,15 @@ import typer
 from polykit.cli import settings
 from polykit.cli.launch import (
     WHAT,
-    ConfigOption,
+    Call,
     DataRootOption,
     DownloadOption,
-    DryRunOption,
+    command_of,
+    dataset_options,
     epilog,
     launch,
 )
-from polykit.cli.runs import (
-    PANEL,
-    RUNS,
-    JsonOption,
-    OutOption,
-    ReportOption,
-    ResumeOption,
-    RunsDirOption,
-)
+from polykit.cli.runs import PANEL
 from polykit.workflows.density.config import FLAGS, DensityConfig
 
 EXAMPLES = """Train networks of several widths, prune them step by step, and compare what is left.
@@ -57,33 +51,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 def density(
     ctx: typer.Context,
+    call: Call,
     data_root: DataRootOption = None,
     download: DownloadOption = False,
-    config: ConfigOption = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = None,
-    out: OutOption = None,
-    runs_dir: RunsDirOption = RUNS,
-    as_json: JsonOption = False,
-    report: ReportOption = True,
-    **fields: Any,
+    *,
+    fields: Mapping[str, Any],
 ) -> None:
-    """See EXAMPLES, which is what `--help` shows."""
-    launch(
-        ctx,
-        DensityConfig,
-        fields,
-        data_root=data_root,
-        download=download,
-        file=config,
-        dry_run=dry_run,
-        resume=resume,
-        out=out,
-        runs_dir=runs_dir,
-        as_json=as_json,
-        report=report,
-    )
+    """Launch it on any dataset; the model's start is the study's to choose."""
+    of_dataset = dataset_options(data_root, download=download)
+    launch(ctx, call, DensityConfig, fields, of_dataset=of_dataset)
 
 
-settings.add_fields(density, DensityConfig, LAYOUT)
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(density)
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(DensityConfig, LAYOUT, density))

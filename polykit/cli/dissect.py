@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 from polykit.cli import settings
-from polykit.cli.launch import (
-    WHAT,
-    ClustersArgument,
-    ConfigOption,
-    DryRunOption,
-    epilog,
-    launch_below,
-)
-from polykit.cli.runs import (
-    PANEL,
-    RUNS,
-    JsonOption,
-    OutOption,
-    ReportOption,
-    ResumeOption,
-    RunsDirOption,
-)
+from polykit.cli.launch import WHAT, Call, ClustersArgument, command_of, epilog, launch_below
+from polykit.cli.runs import PANEL
 from polykit.workflows.dissect.config import FLAGS, DissectConfig
 
 EXAMPLES = """Cut units of a clusters run apart: for each cluster, the part that carries it.
@@ -50,33 +36,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 def dissect(
-    ctx: typer.Context,
-    run: ClustersArgument = None,
-    config: ConfigOption = None,
-    dry_run: DryRunOption = False,
-    resume: ResumeOption = None,
-    out: OutOption = None,
-    runs_dir: RunsDirOption = RUNS,
-    as_json: JsonOption = False,
-    report: ReportOption = True,
-    **fields: Any,
+    ctx: typer.Context, call: Call, run: ClustersArgument = None, *, fields: Mapping[str, Any]
 ) -> None:
-    """See EXAMPLES, which is what `--help` shows."""
-    launch_below(
-        ctx,
-        DissectConfig,
-        fields,
-        run=run,
-        folder="dissections",
-        file=config,
-        dry_run=dry_run,
-        resume=resume,
-        out=out,
-        runs_dir=runs_dir,
-        as_json=as_json,
-        report=report,
-    )
+    """Launch it in a folder of the run it looks at."""
+    launch_below(ctx, call, DissectConfig, fields, run, "dissections")
 
 
-settings.add_fields(dissect, DissectConfig, LAYOUT)
-app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(dissect)
+app.command(help=EXAMPLES, epilog=epilog(LAYOUT))(command_of(DissectConfig, LAYOUT, dissect))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -64,49 +67,95 @@ def epilog(layout: settings.Layout) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Call:
+    """How to run: what every command takes that launches a workflow. Each field is an option."""
+
+    config: ConfigOption = None
+    dry_run: DryRunOption = False
+    resume: ResumeOption = None
+    out: OutOption = None
+    runs_dir: RunsDirOption = RUNS
+    as_json: JsonOption = False
+    report: ReportOption = True
+
+
+def command_of(
+    config: type[SweepConfig], layout: settings.Layout, body: Callable[..., None]
+) -> Callable[..., None]:
+    """Make a command: its options are those of `body`, of every call, and the config's fields.
+
+    `body` takes the context, a `Call`, what it asks for itself, and the fields, as text.
+    """
+    call = parameters_of(Call)
+    own = parameters_of(body)[2:-1]
+
+    def command(ctx: typer.Context, **given: Any) -> None:
+        how = Call(**{p.name: given.pop(p.name) for p in call})
+        asked = {p.name: given.pop(p.name) for p in own}
+        body(ctx, how, **asked, fields=given)
+
+    settings.set_options(command, [*own, *call], config, layout)
+    return command
+
+
+def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters, with annotations as objects."""
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def launch_any(config: type[SweepConfig]) -> Callable[..., None]:
+    """Make the body of a command that runs `config` on any model and dataset."""
+
+    def body(
+        ctx: typer.Context,
+        call: Call,
+        weights: WeightsOption = None,
+        data_root: DataRootOption = None,
+        download: DownloadOption = False,
+        *,
+        fields: Mapping[str, Any],
+    ) -> None:
+        of_dataset = dataset_options(data_root, download=download)
+        launch(ctx, call, config, fields, {"weights": weights} if weights else {}, of_dataset)
+
+    return body
+
+
+def dataset_options(root: Path | None, *, download: bool) -> dict[str, str]:
+    """Return the options of the dataset that have flags of their own."""
+    options = {"root": str(root)} if root else {}
+    return options | ({"download": "true"} if download else {})
+
+
 def launch(
     ctx: typer.Context,
+    call: Call,
     config: type[SweepConfig],
     fields: Mapping[str, Any],
-    *,
-    weights: str | None = None,
-    data_root: Path | None = None,
-    download: bool = False,
-    file: Path | None,
-    dry_run: bool,
-    resume: Path | None,
-    out: Path | None,
-    runs_dir: Path,
-    as_json: bool,
-    report: bool,
+    of_model: Mapping[str, str] = MappingProxyType({}),
+    of_dataset: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Read the options into a `config`, then show its plan, or carry it out and print the result.
 
-    Precedence: command line, environment, `file`, defaults. With `resume` a run goes on instead,
-    maybe on another engine.
+    Precedence: command line, environment, file, defaults. With --resume a run goes on instead,
+    maybe on another engine. `of_model` and `of_dataset` are options of whichever they are.
     """
     from polykit import session
 
     state, origins = state_of(ctx), settings.origins(ctx)
-    finish = partial(carry_out, state, as_json=as_json, report=report)
-    if resume is not None:
-        used = [how for name, how in origins.items() if name not in WITH_RESUME and how[0] == "-"]
-        if used:
-            raise UsageError(
-                f"--resume goes on with the run's own configuration, but for --engine; drop "
-                f"{', '.join(used)}"
-            )
-        engine = fields.get("engine")
-        finish(lambda plugins: session.resume(resume, plugins, engine=engine))
+    finish = partial(carry_out, state, as_json=call.as_json, report=call.report)
+    if call.resume is not None:
+        _refuse_with_resume(origins)
+        going, engine = call.resume, fields.get("engine")
+        finish(lambda plugins: session.resume(going, plugins, engine=engine))
         return
+    file = call.config
     values = settings.read_file(file, config) if file else {}
     in_file = {name: f"{name} in {file}:" for name in values}
     given = {name: value for name, value in fields.items() if name in origins}
     options = settings.read_options(given.pop("options", ()))
     values = settings.layer(values, given)
-    of_model = {"weights": weights} if weights else {}
-    of_dataset = {"root": str(data_root)} if data_root else {}
-    of_dataset |= {"download": "true"} if download else {}
     registry = state.working_registry()
     for table in (
         _by_name(registry, config, "model", values, of_model),
@@ -115,75 +164,41 @@ def launch(
     ):
         values = settings.layer(values, {"options": table} if table else {})
     chosen = settings.build(config, values, in_file | origins)
-    if not dry_run:
-        finish(lambda plugins: session.run(chosen, plugins, out=out, runs_dir=runs_dir))
-    elif as_json:
+    if not call.dry_run:
+        finish(lambda plugins: session.run(chosen, plugins, out=call.out, runs_dir=call.runs_dir))
+    elif call.as_json:
         print_json(session.plan(chosen, registry).to_dict())
     else:
         say("\n".join(session.plan(chosen, registry).lines()))
 
 
-def command_of(wanted: type[SweepConfig], layout: settings.Layout) -> Callable[..., None]:
-    """Make the command that launches a `wanted` on any model and dataset, an option a field."""
-
-    def command(
-        ctx: typer.Context,
-        weights: WeightsOption = None,
-        data_root: DataRootOption = None,
-        download: DownloadOption = False,
-        config: ConfigOption = None,
-        dry_run: DryRunOption = False,
-        resume: ResumeOption = None,
-        out: OutOption = None,
-        runs_dir: RunsDirOption = RUNS,
-        as_json: JsonOption = False,
-        report: ReportOption = True,
-        **fields: Any,
-    ) -> None:
-        launch(
-            ctx,
-            wanted,
-            fields,
-            weights=weights,
-            data_root=data_root,
-            download=download,
-            file=config,
-            dry_run=dry_run,
-            resume=resume,
-            out=out,
-            runs_dir=runs_dir,
-            as_json=as_json,
-            report=report,
-        )
-
-    settings.add_fields(command, wanted, layout)
-    return command
-
-
 def launch_below(
     ctx: typer.Context,
+    call: Call,
     config: type[SweepConfig],
     fields: Mapping[str, Any],
-    *,
     run: str | None,
     folder: str,
-    resume: Path | None,
-    runs_dir: Path,
-    **how: Any,
 ) -> None:
-    """Launch what looks at a run of clusters, by default into a `folder` of that run.
-
-    The other arguments are those of `launch`.
-    """
-    place = runs_dir
+    """Launch what looks at a `run` of clusters, by default into a `folder` of that run."""
     if run is not None:
-        path = locate(run, runs_dir)
-        fields, place = {**fields, "run": str(path)}, path / folder
-    elif resume is None:
+        path = locate(run, call.runs_dir)
+        fields, call = {**fields, "run": str(path)}, replace(call, runs_dir=path / folder)
+    elif call.resume is None:
         raise UsageError(
             f"name a run of clusters, e.g. polykit {ctx.info_name} runs/NAME --unit conv3:5"
         )
-    launch(ctx, config, fields, resume=resume, runs_dir=place, **how)
+    launch(ctx, call, config, fields)
+
+
+def _refuse_with_resume(origins: Mapping[str, str]) -> None:
+    """Raise UsageError for options that a run which goes on cannot take."""
+    used = [how for name, how in origins.items() if name not in WITH_RESUME and how[0] == "-"]
+    if used:
+        raise UsageError(
+            f"--resume goes on with the run's own configuration, but for --engine; drop "
+            f"{', '.join(used)}"
+        )
 
 
 def _by_name(

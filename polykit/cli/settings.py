@@ -42,16 +42,19 @@ class Layout:
     environment: str
 
 
-def add_fields(command: Callable[..., None], config: type[BaseModel], layout: Layout) -> None:
-    """Give `command` an option for every field of `config` that it has no parameter for itself.
+def set_options(
+    command: Callable[..., None],
+    own: Sequence[inspect.Parameter],
+    config: type[BaseModel],
+    layout: Layout,
+) -> None:
+    """Give `command` its `own` options, and one for every field of `config` not among those.
 
-    Values arrive in its `**fields` as text, or None if not given.
+    Fields arrive in its keyword arguments as text, or None if not given.
     """
-    own = inspect.signature(command, eval_str=True).parameters
-    every = [
-        *(p for p in parameters(config, layout) if p.name not in own),
-        *(p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD),
-    ]
+    named = {parameter.name for parameter in own}
+    context = inspect.signature(command, eval_str=True).parameters["ctx"]
+    every = [*(p for p in parameters(config, layout) if p.name not in named), context, *own]
 
     def place(parameter: inspect.Parameter) -> int:
         """Where in the help an option belongs; the context and arguments come first."""
