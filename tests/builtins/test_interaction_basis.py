@@ -74,6 +74,7 @@ def test_too_few_samples_are_reported() -> None:
     result = measured(networks()["mlp"], inputs(5))
     assert result.layers["1"]["limited_by_samples"] == 1
     assert result.layers["1"]["activation_rank"] == 5
+    assert result.layers["1"]["rank_share"] == result.layers["1"]["rank"] / 13
     assert measured(networks()["convnet"], inputs(5)).summary["limited_by_samples"] == 0  # maps
 
 

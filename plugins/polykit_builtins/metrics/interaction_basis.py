@@ -70,7 +70,7 @@ class InteractionBasis(StreamingMetric):
         for layer in subject.layers:
             layers[layer], spectrum = self._counts(state.factors[layer])
             arrays[f"spectrum/{layer}"] = spectrum
-            dimensions += len(state.factors[layer].activations)
+            dimensions += state.factors[layer].F.shape[1]
         summary = {
             name: sum(values[name] for values in layers.values())
             for name in self.columns
@@ -89,7 +89,7 @@ class InteractionBasis(StreamingMetric):
             "effective_neurons": effective_number(weights),
             "rank": basis.rank,
             "neurons": rank_of(weights, self.tolerance**2),
-            "rank_share": basis.rank / len(factors.activations),
+            "rank_share": basis.rank / factors.F.shape[1],
             "activation_rank": basis.activation_rank,
             "jacobian_rank": basis.jacobian_rank,
             "limited_by_samples": basis.limited_by_samples,

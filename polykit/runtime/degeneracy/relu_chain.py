@@ -66,20 +66,25 @@ def chain_rows(
 ) -> Iterator[tuple[str, Rows]]:
     """Yield rows of `layers`, read behind the nonlinearity, for inputs `x [n, *shape]`, float64.
 
-    Memory: all activations of the batch, and about `numbers` slopes at a time.
+    Activations come first, and slopes when those are done with. Memory: all activations of the
+    batch, and about `numbers` slopes at a time.
     """
     values, fires = _forward(links, x)
     places = {name: i for i, name in enumerate((INPUT, *(link.layer for link in links)))}
     wanted = {places[layer]: layer for layer in layers}
     width = len(links[-1].bias) * max(len(link.bias) + 1 for link in links)
-    intos = {i: _into(links[i], ones) for i in wanted if i < len(links)}
+    intos = {i: _into(links[i], ones) if i < len(links) else None for i in wanted}
+    blank = {i: values[i].new_zeros(0, values[i].shape[1] + 1) for i in wanted}
+    for i, into in intos.items():
+        slopes = blank[i] if into is None else into.new_zeros(0, len(into))
+        yield wanted[i], Rows(with_one(values[i]), slopes, into)
+    del values
     for chunk in torch.arange(len(x)).split(max(1, numbers // width)):
         for i, slopes in _backward(links, [fire[chunk] for fire in fires], wanted, ones):
             stacked = slopes.flatten(0, 1)
             if len(slopes) < len(chunk):  # the same for every sample
                 stacked = stacked * len(chunk) ** 0.5
-            rows = values[i][:0] if chunk[0] else values[i]
-            yield wanted[i], Rows(with_one(rows), stacked, intos.get(i))
+            yield wanted[i], Rows(blank[i], stacked, intos[i])
 
 
 def _forward(links: Sequence[Link], x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -121,10 +126,15 @@ def _backward(
         yield len(links), torch.cat([one, slopes], dim=2)
     for i in range(len(links) - 1, min(wanted) - 1, -1):
         if links[i].relu:
-            slopes = slopes * fires[i][:, None]
+            slopes = _masked(slopes, fires[i][:, None])
         if i in wanted:
             carried = one.expand(len(slopes), -1, -1)
             yield i, slopes if ones == "exo" else torch.cat([carried, slopes], dim=2)
         if i > min(wanted):
             one = one + (slopes @ links[i].bias)[..., None]
             slopes = slopes @ links[i].weight
+
+
+def _masked(slopes: Tensor, fire: Tensor) -> Tensor:
+    """Let only slopes through that fire; in place once each sample has slopes of its own."""
+    return slopes.mul_(fire) if len(slopes) == len(fire) else slopes * fire

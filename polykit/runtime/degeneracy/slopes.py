@@ -40,8 +40,8 @@ __all__ = ["INPUT", "Factors", "Ones", "Place", "add", "find_bases", "gather"]
 Place = Literal["pre", "post"]
 """Where a layer is read: before or behind its nonlinearity."""
 
-NUMBERS = 2**22
-"""How many entries of Jacobians are held at a time: 32 MB."""
+NUMBERS = 2**21
+"""How many entries of Jacobians are held at a time: 16 MB."""
 
 
 @dataclass(frozen=True)
