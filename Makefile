@@ -44,7 +44,7 @@ licences: .venv/.ready
 
 audit: .venv/.ready
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements/ci.txt
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/ci.txt
 
 lock: .venv/.ready
 	$(BIN)/python requirements/lock.py
