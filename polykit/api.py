@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "TRACKERS_VARIABLE",
     "AnyMetric",
     "Dataset",
     "Engine",
@@ -69,6 +70,12 @@ __all__ = [
 
 hookimpl = pluggy.HookimplMarker("polykit")
 """Marks a function of a plugin module as the implementation of the hook of the same name."""
+
+TRACKERS_VARIABLE = "POLYKIT_TRACKERS"
+"""Environment variable with the names of the trackers that follow runs, commas between.
+
+The command line's `--tracker` sets it; processes that work on a run inherit it.
+"""
 
 Kind = Literal["pruner", "metric", "dataset", "model", "feature-space", "engine", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -277,6 +284,12 @@ class AnyMetric(Options):
 
     headline: ClassVar[str] = ""
     """The statistic that figures and verdicts show; none if empty."""
+
+    def check(self, subject: Subject) -> None:
+        """Raise ModelError or DataError for a network or data that cannot be measured at all.
+
+        Asked before anything is trained, of the untrained network on the CPU; by default nothing.
+        """
 
 
 class Metric(AnyMetric, ABC):

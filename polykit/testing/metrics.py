@@ -60,6 +60,7 @@ def _subjects(plugin: Plugin, batch_size: int = 10) -> Iterable[tuple[str, Subje
 
 def _measure(metric: AnyMetric, found: Subject) -> Measurement:
     with unchanged(found.model):
+        metric.check(found)
         return measure_all([metric], found)[0]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from polykit.entries import Chosen
+from polykit.runtime.blame import blaming
 from polykit.runtime.measuring import measure_all
 from polykit.types import Subject
 
@@ -23,6 +24,13 @@ class Measured:
     units: list[pd.DataFrame]
     arrays: dict[str, Tensor]
     notices: list[str]
+
+
+def check(metrics: Mapping[str, Chosen], subject: Subject) -> None:
+    """Raise what a metric has against a network or its data, before anything is trained."""
+    for chosen in metrics.values():
+        with blaming(chosen.instance):
+            chosen.instance.check(subject)
 
 
 def measure(metrics: Mapping[str, Chosen], subject: Subject) -> Measured:

@@ -9,7 +9,7 @@ import torch
 
 import polykit
 from polykit import session
-from polykit.errors import TrainingError, UsageError
+from polykit.errors import ModelError, TrainingError, UsageError
 from polykit.registry import Registry
 from polykit.runtime.passes.trace import trace
 from polykit.runtime.pruning.masking import apply_mask, candidates
@@ -244,10 +244,11 @@ def test_one_network_that_diverges_leaves_the_others(registry, tmp_path, monkeyp
         ({"dataset": "toy"}, "has no accuracy to drop; give a --rise"),
         ({"dataset": "toy", "data_seeds": (1,)}, "has no option split_seed"),
         ({"model": "mpl"}, "Did you mean 'mlp'"),
+        ({"model": "conv2", "metrics": ("synchronisation",)}, "chains of linear layers and ReLUs"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(registry, changes, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises((ModelError, UsageError), match=message):
         resolve(DensityConfig(**{**SMALL, "options": {}, **changes}), registry)
 
 

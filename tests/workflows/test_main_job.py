@@ -270,17 +270,20 @@ def test_stages_and_hooks_in_order(tmp_path):
         ({"pruners": ("force:steps=3",)}, UsageError, "no option 'steps'"),
         ({"options": {"snip": {"group": 1}}}, UsageError, "takes part"),
         ({"metrics": ("accuracy",), "dataset": "toy"}, DataError, "regression"),
+        ({"track": ("selectivity",), "dataset": "toy"}, DataError, "regression"),
+        ({"metrics": ("synchronisation",), "model": "convnet"}, ModelError, "other parts"),
         ({"checkpoint": "missing.pt"}, ModelError, "no checkpoint"),
         ({"device": "tpu"}, UsageError, "no device"),
         ({"seeds": (-1,)}, UsageError, "seeds"),
         ({"model": "resnet18"}, ModelError, "resnet18"),
     ],
 )
-def test_bad_input_is_refused(tmp_path, options, error, words):
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, options, error, words):
     dataset = options.pop("dataset", "digits")
     model = options.pop("model", "mlp")
     with pytest.raises(error, match=words):
         polykit.analyze(model, dataset, out=tmp_path / "bad", epochs=0, retrain_epochs=0, **options)
+    assert not (tmp_path / "bad").exists()
 
 
 def test_nan_weights_are_refused(tmp_path):

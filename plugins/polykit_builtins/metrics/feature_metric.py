@@ -50,8 +50,8 @@ class FeatureMetric(Metric):
         None, ge=1, description="feature vectors in one forward pass; none: what memory allows"
     )
 
-    def space(self, subject: Subject) -> FeatureSpace:
-        """Build the feature space; raise DataError where the data offers no features."""
+    def check(self, subject: Subject) -> None:
+        """Raise DataError where the data has neither known features nor classes, but needs one."""
         data = subject.data
         if self.features == "auto" and data.features is None and data.task == "regression":
             raise DataError(
@@ -59,6 +59,10 @@ class FeatureMetric(Metric):
                 f"('classes') to measure by; use data that has, such as the dataset 'toy', or "
                 f"learn features from activations with features=dictionary"
             )
+
+    def space(self, subject: Subject) -> FeatureSpace:
+        """Build the feature space; raise DataError where the data offers no features."""
+        self.check(subject)
         return subject.feature_space(self.features)
 
     def look(

@@ -55,15 +55,19 @@ class Selectivity(StreamingMetric):
         """The place that `at` chose."""
         return (self.at,)
 
-    def update(
-        self, subject: Subject, state: dict[str, Sums] | None, batch: Batch
-    ) -> dict[str, Sums]:
-        """Add the chunk to each layer's sums; raise DataError where the data has no classes."""
+    def check(self, subject: Subject) -> None:
+        """Raise DataError where the data has no classes."""
         if subject.data.task != "classification":
             raise DataError(
                 f"selectivity compares classes and {subject.data.name} is a regression; use data "
                 f"with classes, or a metric that needs none, such as hoyer"
             )
+
+    def update(
+        self, subject: Subject, state: dict[str, Sums] | None, batch: Batch
+    ) -> dict[str, Sums]:
+        """Add the chunk to each layer's sums."""
+        self.check(subject)
         state = state or {}
         labels, classes = batch.targets.cpu(), subject.data.outputs
         return {

@@ -72,15 +72,19 @@ class Synchronisation(StreamingMetric):
         description="how far apart units of a block may fire: share of their mean square",
     )
 
-    def update(self, subject: Subject, state: State | None, batch: Batch) -> State:
-        """Add the chunk, in float64; raise ModelError for anything but linear layers and ReLUs."""
-        links = relu_chain(subject.model, subject.trace)
-        if not links:
+    def check(self, subject: Subject) -> None:
+        """Raise ModelError for anything but linear layers and ReLUs."""
+        if not relu_chain(subject.model, subject.trace):
             raise ModelError(
                 f"free directions are counted in chains of linear layers and ReLUs, and "
                 f"{type(subject.model).__name__} has other parts; take the metric "
                 f"learning-coefficient, which any network has"
             )
+
+    def update(self, subject: Subject, state: State | None, batch: Batch) -> State:
+        """Add the chunk, in float64."""
+        self.check(subject)
+        links = relu_chain(subject.model, subject.trace)
         factors, firing = state or State({}, {})
         before = _inputs(links)
         found = add(

@@ -60,11 +60,15 @@ class Accuracy(_SampleMean):
     columns: ClassVar[dict[str, Column]] = {"accuracy": Column("test accuracy", "share", 0, 1)}
     headline: ClassVar[str] = "accuracy"
 
-    def each(self, subject: Subject, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return 1 where the class is right, else 0; raise DataError for a regression."""
+    def check(self, subject: Subject) -> None:
+        """Raise DataError for a regression."""
         if subject.data.task != "classification":
             raise DataError(
                 f"accuracy counts right classes and {subject.data.name} is a regression; use the "
                 f"metric loss"
             )
+
+    def each(self, subject: Subject, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return 1 where the class is right, else 0."""
+        self.check(subject)
         return outputs.argmax(dim=1) == targets

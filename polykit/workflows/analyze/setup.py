@@ -18,8 +18,9 @@ from polykit.runtime.objectives import parse_objective
 from polykit.runtime.passes.addressing import select_layers
 from polykit.runtime.passes.trace import trace
 from polykit.runtime.pruning.masking import candidates
-from polykit.types import Candidates, Data, Objective, Trace
+from polykit.types import Candidates, Data, Objective, Subject, Trace
 from polykit.workflows.analyze.config import AnalyzeConfig, PrunedConfig
+from polykit.workflows.measuring import check
 from polykit.workflows.networks import Network, find_data, find_network
 from polykit.workflows.plugins import (
     Spaces,
@@ -226,6 +227,17 @@ def prepare(
     x, _ = next(data.test.batches(1))
     path = trace(probe, x)
     objective = parse_objective(config.objective, data.task, path)
+    layers, spaces = select_layers(path, config.layers), Spaces(registry, config.options)
+    untrained = Subject(
+        model=probe.eval(),
+        trace=path,
+        layers=layers,
+        data=data,
+        device=torch.device("cpu"),
+        batch_size=config.eval_batch_size,
+        spaces=spaces,
+    )
+    check({**chosen_metrics, **tracked}, untrained)
     return Setup(
         config=config,
         registry=registry,
@@ -236,7 +248,7 @@ def prepare(
         network=network,
         device=device,
         trace=path,
-        layers=select_layers(path, config.layers),
+        layers=layers,
         objective=objective,
         candidates=candidates(
             probe,
@@ -253,5 +265,5 @@ def prepare(
             "metrics": [metric_record(label, c) for label, c in chosen_metrics.items()],
             "tracked": [metric_record(label, c) for label, c in tracked.items()],
         },
-        spaces=Spaces(registry, config.options),
+        spaces=spaces,
     )

@@ -21,6 +21,7 @@ from polykit.runtime.passes.trace import trace
 from polykit.types import Data, Subject, Trace
 from polykit.workflows.compare import saved
 from polykit.workflows.compare.config import CompareConfig
+from polykit.workflows.measuring import check
 from polykit.workflows.networks import Network, digest, find_data, find_network
 from polykit.workflows.plugins import Spaces, check_options_used, choose, metric_record, slug
 
@@ -181,7 +182,7 @@ def resolve(
     named = (config.model, config.dataset, *config.metrics)
     names = {str(spec).partition(":")[0] for spec in named if spec}
     check_options_used(config, names, list(metrics.values()))
-    return Setup(
+    setup = Setup(
         config=config,
         registry=registry,
         data=data,
@@ -198,6 +199,8 @@ def resolve(
         spaces=Spaces(registry, config.options),
         remarks=tuple(_remarks(places, dataset, registry)),
     )
+    check(metrics, setup.subject(first.model))
+    return setup
 
 
 def _remarks(

@@ -23,9 +23,10 @@ from polykit.runtime.passes.trace import trace
 from polykit.runtime.pruning.masking import candidates
 from polykit.runtime.seeds import seeded
 from polykit.runtime.training.config import TrainingConfig
-from polykit.types import Candidates, Data, Trace
+from polykit.types import Candidates, Data, Subject, Trace
 from polykit.workflows.analyze.setup import SMALL_ENSEMBLE, SMALL_STEP
 from polykit.workflows.density.config import DensityConfig
+from polykit.workflows.measuring import check
 from polykit.workflows.plugins import (
     Spaces,
     build_model,
@@ -215,6 +216,7 @@ def resolve(config: DensityConfig, registry: Registry, *, data: Data | None = No
         "pruners": [{"label": label, **c.record} for label, c in pruners.items()],
         "metrics": [metric_record(label, c) for label, c in metrics.items()],
     }
+    spaces = Spaces(registry, config.options)
     plugins |= {"ticket": lottery.record} if lottery is not None else {}
     plugins |= {"class_pruner": by_class.record} if by_class is not None else {}
     return Setup(
@@ -223,7 +225,8 @@ def resolve(config: DensityConfig, registry: Registry, *, data: Data | None = No
         splits=splits,
         models=models,
         kinds={
-            scale: _kind(config, models[scale, config.inits[0]], first) for scale in config.scales
+            scale: _kind(config, models[scale, config.inits[0]], first, metrics, spaces)
+            for scale in config.scales
         },
         pruners=pruners,
         metrics=metrics,
@@ -249,13 +252,31 @@ def ranks(pruner: Pruner) -> bool:
     )
 
 
-def _kind(config: DensityConfig, made: Chosen, data: Data) -> Kind:
+def _kind(
+    config: DensityConfig,
+    made: Chosen,
+    data: Data,
+    metrics: Mapping[str, Chosen],
+    spaces: Spaces,
+) -> Kind:
+    """Look at an untrained network of a scale; raise what a metric has against it."""
     x, _ = next(data.validation.batches(1))
     with seeded(config.seeds[0], "init"):
         network = build_model(made, data)
     path = trace(network, x)
     cut = candidates(network, path, competition=config.scope)
-    return Kind(path, select_layers(path, config.layers), cut)
+    layers = select_layers(path, config.layers)
+    untrained = Subject(
+        model=network.eval(),
+        trace=path,
+        layers=layers,
+        data=data,
+        device=torch.device("cpu"),
+        batch_size=config.eval_batch_size,
+        spaces=spaces,
+    )
+    check(metrics, untrained)
+    return Kind(path, layers, cut)
 
 
 def _single(spec: str | None, registry: Registry, config: DensityConfig) -> Chosen | None:
