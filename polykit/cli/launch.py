@@ -25,6 +25,7 @@ from polykit.cli.runs import (
     ReportOption,
     ResumeOption,
     RunsDirOption,
+    TrackersOption,
     locate,
 )
 from polykit.errors import UsageError
@@ -54,7 +55,7 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show the plan and its cost.", rich_help_panel=PANEL)
 ]
 
-WITH_RESUME = ("resume", "engine", "as_json", "report", "runs_dir")
+WITH_RESUME = ("resume", "engine", "as_json", "report", "runs_dir", "trackers")
 """Options that go together with --resume."""
 
 
@@ -78,6 +79,7 @@ class Call:
     runs_dir: RunsDirOption = RUNS
     as_json: JsonOption = False
     report: ReportOption = True
+    trackers: TrackersOption = None
 
 
 def command_of(
@@ -144,7 +146,13 @@ def launch(
     from polykit import session
 
     state, origins = state_of(ctx), settings.origins(ctx)
-    finish = partial(carry_out, state, as_json=call.as_json, report=call.report)
+    finish = partial(
+        carry_out,
+        state,
+        as_json=call.as_json,
+        report=call.report,
+        trackers=call.trackers or (),
+    )
     if call.resume is not None:
         _refuse_with_resume(origins)
         going, engine = call.resume, fields.get("engine")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
+from polykit.api import TRACKERS_VARIABLE
 from polykit.cli.group import State
 from polykit.cli.output import new_table, note, print_json, print_table, say
 from polykit.cli.progress import ProgressDisplay
@@ -22,14 +24,22 @@ PARTS, ROWS = 8, 100
 
 
 def carry_out(
-    state: State, start: Callable[[Registry], Run], *, as_json: bool, report: bool
+    state: State,
+    start: Callable[[Registry], Run],
+    *,
+    as_json: bool,
+    report: bool,
+    trackers: Sequence[str],
 ) -> None:
     """Run, show progress, print the result; exit 1 if a cell failed.
 
-    An interruption goes on to the caller, with the command that continues the run.
+    `trackers` follow the run, here and in the processes that this one starts. An interruption goes
+    on to the caller, with the command that continues the run.
     """
     from polykit import session
 
+    if trackers:
+        os.environ[TRACKERS_VARIABLE] = ",".join(trackers)
     registry = state.working_registry()
     display = ProgressDisplay(quiet=state.quiet)
     registry.register(display, "progress", "polykit")

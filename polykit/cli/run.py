@@ -22,6 +22,7 @@ from polykit.cli.runs import (
     ReportOption,
     ResumeOption,
     RunsDirOption,
+    TrackersOption,
 )
 from polykit.errors import UsageError, did_you_mean
 from polykit.workflows.config import SweepConfig
@@ -62,12 +63,13 @@ def run(
     runs_dir: RunsDirOption = RUNS,
     as_json: JsonOption = False,
     report: ReportOption = True,
+    trackers: TrackersOption = None,
 ) -> None:
     """See EXAMPLES, which is what `--help` shows."""
     from polykit import session
 
     state = state_of(ctx)
-    finish = partial(carry_out, state, as_json=as_json, report=report)
+    finish = partial(carry_out, state, as_json=as_json, report=report, trackers=trackers or ())
     if resume is not None:
         changed = dict(map(_change, changes or ()))
         engine = changed.pop("engine", None)

@@ -55,6 +55,15 @@ ReportOption = Annotated[
     bool,
     typer.Option("--report/--no-report", help="Write the report page, too.", rich_help_panel=PANEL),
 ]
+TrackersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tracker",
+        metavar="NAME",
+        help="Follow the run in tensorboard or mlflow; repeatable, or POLYKIT_TRACKERS.",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 @app.command("list")
@@ -107,6 +116,7 @@ def rerun(
     out: OutOption = None,
     as_json: JsonOption = False,
     report: ReportOption = True,
+    trackers: TrackersOption = None,
 ) -> None:
     """Run again with a saved run's configuration, into a new directory."""
     from polykit import session
@@ -118,6 +128,7 @@ def rerun(
         lambda registry: session.rerun(path, registry, out=out, runs_dir=runs_dir),
         as_json=as_json,
         report=report,
+        trackers=trackers or (),
     )
 
 

@@ -13,12 +13,13 @@ from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from polykit import session
+from polykit.api import TRACKERS_VARIABLE
 from polykit.registry import Registry
 from polykit.runtime.store import RunStore
 from polykit.session import Run
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit_builtins import trackers
-from polykit_builtins.trackers import VARIABLE, Trackers
+from polykit_builtins.trackers import Trackers
 from polykit_builtins.trackers.numbers import headlines
 
 TINY: dict[str, Any] = {
@@ -89,7 +90,7 @@ def test_both_trackers_hold_what_the_tables_hold(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv(VARIABLE, "tensorboard, mlflow")
+    monkeypatch.setenv(TRACKERS_VARIABLE, "tensorboard, mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = go(tmp_path / "run")
     agree(board(run), run)
@@ -104,7 +105,7 @@ def test_both_trackers_hold_what_the_tables_hold(
 def test_processes_of_an_engine_follow_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "tensorboard,mlflow")
+    monkeypatch.setenv(TRACKERS_VARIABLE, "tensorboard,mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = go(tmp_path / "run", engine="local:workers=1")
     agree(board(run), run)
@@ -116,7 +117,7 @@ def test_a_run_that_goes_on_is_followed_as_the_same_and_a_users_server_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mine.db'}"
-    monkeypatch.setenv(VARIABLE, "mlflow")
+    monkeypatch.setenv(TRACKERS_VARIABLE, "mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     run = go(tmp_path / "run")
     session.resume(run.path, Registry.discover())
@@ -139,7 +140,7 @@ def test_a_tracker_that_cannot_be_had_is_said_once_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv(VARIABLE, text)
+    monkeypatch.setenv(TRACKERS_VARIABLE, text)
     if missing:
         monkeypatch.setitem(trackers.NEEDS, "mlflow", ("no_such_module",))
         message = message.replace("needs mlflow", "needs no_such_module")
@@ -180,7 +181,7 @@ def test_a_tracker_that_fails_is_asked_once_only(caplog: pytest.LogCaptureFixtur
 def test_nothing_is_written_or_imported_unless_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(TRACKERS_VARIABLE, raising=False)
     run = go(tmp_path / "run")
     assert not {"tensorboard", "mlflow"} & {p.name for p in run.path.iterdir()}
     code = (

@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from polykit import session
+from polykit.api import TRACKERS_VARIABLE
 from polykit.cli import analyze as command
 from polykit.cli.fields import default_of
 from polykit.workflows.analyze.config import AnalyzeConfig
@@ -293,3 +294,17 @@ def test_plugin_that_raises_at_work_fails_its_cell_only(polykit, site):
     }
     shown = polykit("runs", "show", json.loads(done.out)["run"])
     assert re.search(r"^failed  seed-0-clumsy-0\.5: .*oh no", shown.out, re.MULTILINE)
+
+
+def test_a_tracker_is_asked_for_by_every_command_that_runs(polykit, tmp_path, monkeypatch):
+    monkeypatch.setenv(TRACKERS_VARIABLE, "")  # what the commands set is taken back with it
+    runs, first = tmp_path / "runs", tmp_path / "runs" / "first"
+    words = ["--no-report", "--tracker", "tensorboard"]
+    assert polykit("analyze", *SHORT, *words, "--out", str(first)).code == 0
+    assert len(list((first / "tensorboard").iterdir())) == 1
+    for name in ("run", "analyze"):
+        assert polykit(name, "--resume", str(first), *words).code == 0
+    assert len(list((first / "tensorboard").iterdir())) == 3
+    again = polykit("runs", "rerun", str(first), "--runs-dir", str(runs), *words)
+    assert again.code == 0
+    assert len(list(runs.glob("*/tensorboard"))) == 2

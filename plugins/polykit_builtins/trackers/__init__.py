@@ -1,6 +1,6 @@
 """Trackers: what happens in a run, told to TensorBoard or MLflow while it happens. Torch-free.
 
-They follow the runs of processes whose variable `POLYKIT_TRACKERS` names them.
+They follow the runs of processes whose variable `POLYKIT_TRACKERS` names them, as `--tracker` does.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from polykit.api import hookimpl
+from polykit.api import TRACKERS_VARIABLE, hookimpl
 from polykit.errors import PluginError, UsageError, did_you_mean
 from polykit_builtins.trackers.numbers import headlines, plain
 
 if TYPE_CHECKING:
     from torch import nn
-
-VARIABLE = "POLYKIT_TRACKERS"
 
 _log = logging.getLogger("polykit")
 
@@ -102,7 +100,7 @@ class Trackers:
 
     def _begin(self, open_one: Callable[[Any], Tracker]) -> None:
         self._open = []
-        for module in asked(os.environ.get(VARIABLE, "")):
+        for module in asked(os.environ.get(TRACKERS_VARIABLE, "")):
             self._open.append(open_one(module))
 
     def _tell(self, place: str, values: Mapping[str, float], step: int) -> None:
@@ -140,7 +138,7 @@ def asked(text: str) -> list[Any]:
     for name in names:
         if name not in NEEDS:
             raise UsageError(
-                f"{VARIABLE} names the unknown tracker {name!r}.{did_you_mean(name, NEEDS)} "
+                f"unknown tracker {name!r}.{did_you_mean(name, NEEDS)} "
                 f"Trackers: {', '.join(NEEDS)}; the run goes on without any"
             )
         if missing := [module for module in NEEDS[name] if not importlib.util.find_spec(module)]:
