@@ -137,7 +137,7 @@ def test_regression_has_a_loss_only():
     assert float(result.loss[0]) == evaluate(model, data, "regression", CPU)[0]
     with pytest.raises(UsageError, match="no accuracy to drop"):
         result.effective_density(drop=0.05)
-    assert doubts(result, data.y, 3, drop=None, rise=100.0) == [
+    assert doubts(result, data.y, "abc", drop=None, rise=100.0) == [
         "loss never rose by more than 100, not even with all weights removed: no effective density"
     ]
 
@@ -185,10 +185,13 @@ def test_the_first_step_beyond_the_threshold_counts():
 
 def test_what_makes_the_number_doubtful_is_said():
     targets = torch.tensor([0, 0, 2, 2, 2])
-    said = doubts(path([0.6, 0.6, 0.6]), targets, 4, drop=0.05, rise=None)
-    assert said[0].startswith("no validation sample of class 1, 3")
+    said = doubts(path([0.6, 0.6, 0.6]), targets, ("a", "b", "c", "d"), drop=0.05, rise=None)
+    assert said[0].startswith("no validation sample of class b, d")
     assert "0.600, at chance (0.600" in said[1]
     assert said[2].startswith("accuracy never fell by more than 0.05")
-    assert doubts(path([0.9, 0.2]), torch.arange(4), 4, drop=0.05, rise=None) == []
+    assert doubts(path([0.9, 0.2]), torch.arange(4), "abcd", drop=0.05, rise=None) == []
+    (said,) = doubts(path([0.9, 0.1]), torch.arange(4), "abcd", drop=0.75, rise=None)
+    assert "0.900, and chance 0.250" in said
+    assert "no more to lose than the threshold of 0.75" in said
     with pytest.raises(DataError, match="no sample"):
-        doubts(path([0.9, 0.2]), targets[:0], 4, drop=0.05, rise=None)
+        doubts(path([0.9, 0.2]), targets[:0], "abcd", drop=0.05, rise=None)

@@ -72,7 +72,7 @@ def moving_together(run: SavedRun) -> Drawn | None:
         correlations = [known.get((quantity.metric, scope)) for scope in ("pooled", "within")]
         told += [f"{quantity.metric}: {_told(r)}" for r in correlations if r is not None]
     figure.supxlabel(f"effective density by {pruner} (share of weights needed →)", fontsize=11)
-    panels.width_legend(figure, scales)
+    panels.width_legend(figure, scales, "")
     return Drawn(
         "relations",
         "Do density and what metrics find move together?",

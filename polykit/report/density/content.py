@@ -99,10 +99,8 @@ def densities(run: SavedRun) -> Table:
                 Cell(w.optimizer),
                 exact(w.scale),
                 Cell(str(w.density.n), w.density.n),
-                Cell("–") if w.null is None else Cell(percent(w.null), w.null),
-                Cell("–") if w.null is None else Cell(percent(w.null_sd), w.null_sd),
-                Cell(percent(w.density.mean), w.density.mean),
-                Cell(percent(w.sd), w.sd),
+                _mean_sd(w.null, w.null_sd),
+                _mean_sd(w.density.mean, w.sd),
                 _chance(w.p),
                 Cell(f"{w.core.mean:,.0f}", w.core.mean),
                 _chance(overall),
@@ -111,25 +109,27 @@ def densities(run: SavedRun) -> Table:
     return Table(
         "densities",
         "Effective densities (Table 2 of the paper)",
-        "SD: standard deviation over networks. t-test: unpaired, two-sided, against the densities "
-        "expected by the null hypothesis. ANOVA: one-way, of core sizes over widths. Not corrected "
-        "for their number.",
+        "Means ± standard deviations over networks. t-test: unpaired, two-sided, against the "
+        "densities expected by the null hypothesis. ANOVA: one-way, of core sizes over widths. Not "
+        "corrected for their number.",
         (
             "pruner",
             "optimiser",
             "scale",
             "networks",
-            "null mean",
-            "null SD",
-            "mean",
-            "SD",
+            "null hypothesis",
+            "found",
             "t-test p",
             "core (weights)",
             "ANOVA p",
         ),
-        (False, False, *(True,) * 9),
+        (False, False, *(True,) * 7),
         tuple(rows),
     )
+
+
+def _mean_sd(mean: float | None, sd: float) -> Cell:
+    return Cell("–") if mean is None else Cell(f"{100 * mean:.1f} ± {percent(sd)}", mean)
 
 
 def _chance(p: float | None) -> Cell:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from polykit.report import drawing
 from polykit.report.density import numbers, panels
@@ -116,11 +116,13 @@ def sizes(run: SavedRun) -> Drawn | None:
             label="core",
         )
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes.set_xticks(places, [f"{w.scale:g}×" for w in rows])
+        axes.set_xticks(places, [f"{w.scale:g}" for w in rows])
         axes.set_title(panels.title(*group))
     cells[0].set_ylabel("weights")
-    figure.supxlabel("width", fontsize=11)
+    figure.supxlabel("width (factor on the default →)", fontsize=11)
     drawing.legend(figure, cells[0].get_legend_handles_labels()[0])
     told = [
         f"{w.pruner}, {w.optimizer}, {w.scale:g}×: {w.core.mean:,.0f} of {w.parameters:,}"

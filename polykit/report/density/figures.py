@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import pdist
 from sklearn.manifold import TSNE
 
 from polykit.report import drawing, words
 from polykit.report.density import beyond, densities, numbers, panels
 from polykit.report.density.verdict import percent
 from polykit.report.drawing import Drawn, Line, slug, told_apart
-from polykit.report.numbers import describe, estimate, metric_records, select
+from polykit.report.numbers import Quantity, describe, estimate, label, metric_records, select
 from polykit.report.style import cluster_looks, figure_style
 from polykit.runtime.store import SavedRun
 
+ACCURACY = Quantity("training", "validation_accuracy", "validation accuracy", "share", 0.0, 1.0)
+LOSS = Quantity("training", "validation_loss", "validation loss", "nats", 0.0)
+
 FEWEST_DOTS = 5
 """Networks below which a map of correctness vectors shows nothing."""
+
+DISCUSSED = ("hoyer", "selectivity")
+"""Metrics that §5.3 of the paper relates to the width."""
 
 
 def draw_all(run: SavedRun) -> list[Drawn]:
@@ -28,8 +36,8 @@ def draw_all(run: SavedRun) -> list[Drawn]:
 
 def _figures(run: SavedRun) -> Iterator[Drawn | None]:
     yield densities.density_by_width(run)
-    yield curves(run, "validation_accuracy", "Figure 1", "validation accuracy (share)")
-    yield curves(run, "validation_loss", "Figure 2", "validation loss (nats)")
+    yield curves(run, ACCURACY, "Figure 1")
+    yield curves(run, LOSS, "Figure 2")
     yield trajectories(run)
     yield densities.distributions(run)
     yield densities.sizes(run)
@@ -41,11 +49,12 @@ def _figures(run: SavedRun) -> Iterator[Drawn | None]:
     yield beyond.tickets(run)
     for record in metric_records(run.meta):
         if record.get("headline"):
-            yield headline(run, str(record["label"]), str(record["headline"]))
+            yield headline(run, record)
 
 
-def curves(run: SavedRun, column: str, name: str, axis: str) -> Drawn | None:
+def curves(run: SavedRun, shown: Quantity, name: str) -> Drawn | None:
     """Draw accuracy or loss against the epoch: the paper's Figures 1 and 2."""
+    column = shown.statistic
     table = run.tables["history"].dropna(subset=[column])
     groups = list(table.groupby("optimizer"))
     if not groups:
@@ -64,15 +73,16 @@ def curves(run: SavedRun, column: str, name: str, axis: str) -> Drawn | None:
                 told.append(f"{optimizer}, {scale:g}×: {words.number(last)} at the end")
         axes.set_title(str(optimizer))
         axes.xaxis.set_major_locator(drawing.ticks(5, whole=True))
-    cells[0].set_ylabel(drawing.wrapped(axis))
+    drawing.fit(cells, table[column], shown)
+    cells[0].set_ylabel(drawing.wrapped(shown.axis))
     figure.supxlabel("epoch", fontsize=11)
     panels.width_legend(figure, scales)
     return Drawn(
         slug(column),
-        f"{words.capital(axis.partition(' (')[0])} while training ({name} of the paper)",
+        f"{words.capital(shown.summary)} while training ({name} of the paper)",
         "Mean and 95\u00a0% t-interval over the networks that still train; a line ends where fewer "
         "than half of them do.",
-        f"Line chart of {axis} against epoch. {'; '.join(told)}.",
+        f"Line chart of {shown.axis} against epoch. {'; '.join(told)}.",
         figure,
     )
 
@@ -159,7 +169,7 @@ def functions(run: SavedRun) -> Drawn | None:
         axes.set_title(optimizer)
         axes.set_xticks([])
         axes.set_yticks([])
-    panels.width_legend(figure, scales)
+    panels.width_legend(figure, scales, "")
     return Drawn(
         "functions",
         "Which samples networks get right, by t-SNE (Figures 7 and 8 of the paper)",
@@ -174,12 +184,13 @@ def _disagreement(vectors: np.ndarray) -> float | None:
     """Mean share of samples on which two networks differ."""
     if len(vectors) < 2:
         return None
-    pairs = np.abs(vectors[:, None] - vectors[None]).mean(2)
-    return float(pairs[np.triu_indices(len(vectors), 1)].mean())
+    return float(pdist(vectors, "cityblock").mean()) / vectors.shape[1]
 
 
-def headline(run: SavedRun, metric: str, statistic: str) -> Drawn | None:
+def headline(run: SavedRun, record: Mapping[str, Any]) -> Drawn | None:
     """Draw a metric's headline against the width, a line per optimiser (§5.3 of the paper)."""
+    metric, statistic = label(record), str(record["headline"])
+    source = " (§5.3 of the paper)" if record.get("name") in DISCUSSED else ""
     table, quantity = select(run.rows, metric, statistic), describe(run, metric, statistic)
     if table.empty:
         return None
@@ -208,7 +219,7 @@ def headline(run: SavedRun, metric: str, statistic: str) -> Drawn | None:
     ]
     return Drawn(
         slug(f"{metric}-width"),
-        f"{words.capital(quantity.noun)} against width (§5.3 of the paper)",
+        f"{words.capital(quantity.noun)} against width{source}",
         "Mean and 95\u00a0% t-interval over networks.",
         f"Line chart of {quantity.axis} against width. {'; '.join(told)}.",
         figure,

@@ -149,8 +149,12 @@ def kernel_density(values: np.ndarray, at: np.ndarray) -> np.ndarray | None:
 
 
 def deviation(values: np.ndarray) -> float:
-    """Return the sample standard deviation, 0 of a single value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    """Return the sample standard deviation, 0 of a single value and of equal ones.
+
+    >>> deviation(np.full(3, 0.96)), deviation(np.array([1.0]))
+    (0.0, 0.0)
+    """
+    return float(np.std(values, ddof=1)) if len(values) and np.ptp(values) > 0 else 0.0
 
 
 def _finite(p: float) -> float | None:

@@ -37,13 +37,13 @@ def scales_of(table: pd.DataFrame) -> list[float]:
     return sorted(float(scale) for scale in table["scale"].unique())
 
 
-def width_legend(figure: Figure, scales: Sequence[float]) -> None:
-    """Put one legend of the widths over the figure."""
+def width_legend(figure: Figure, scales: Sequence[float], line: str = "-") -> None:
+    """Put one legend of the widths over the figure; an empty `line` leaves dots."""
     looks = width_looks(scales)
     drawing.legend(
         figure,
         [
-            Line2D([], [], color=looks[s].color, marker=looks[s].marker, label=f"{s:g}×")
+            Line2D([], [], ls=line, color=looks[s].color, marker=looks[s].marker, label=f"{s:g}×")
             for s in scales
         ],
     )

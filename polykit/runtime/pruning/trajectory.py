@@ -6,7 +6,7 @@ in one working copy of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -241,12 +241,18 @@ def _in_chunks(
 
 
 def doubts(
-    found: Trajectory, targets: Tensor, outputs: int, *, drop: float | None, rise: float | None
+    found: Trajectory,
+    targets: Tensor,
+    classes: Sequence[str],
+    *,
+    drop: float | None,
+    rise: float | None,
 ) -> list[str]:
     """Say what makes an effective density mean little: chance, missing classes, no crossing.
 
-    `targets [n]` are the split's classes, out of `outputs`; the chance level is the share of the
-    most frequent one. Nothing is said of regression but that the threshold was never crossed.
+    `targets [n]` are the split's classes by number, `classes` what all are called; the chance level
+    is the share of the most frequent one. Nothing is said of regression but that the threshold was
+    never crossed.
 
     Raises DataError where there are no targets.
     """
@@ -254,18 +260,23 @@ def doubts(
         raise DataError("there is no sample to evaluate on")
     said = []
     if found.accuracy is not None:
-        counts = torch.bincount(targets, minlength=outputs)
-        missing = (counts == 0).nonzero().flatten().tolist()
+        counts = torch.bincount(targets, minlength=len(classes))
+        missing = [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
         if missing:
             said.append(
-                f"no validation sample of class {', '.join(map(str, missing))}: what its weights "
-                f"do is not seen"
+                f"no validation sample of class {', '.join(missing)}: what its weights do is not "
+                f"seen"
             )
         chance, start = float(counts.max()) / len(targets), float(found.accuracy[0])
-        if start <= chance + (drop or 0):
+        if start <= chance:
             said.append(
                 f"accuracy before pruning is {start:.3f}, at chance ({chance:.3f}, the most "
-                f"frequent class): there is little to lose"
+                f"frequent class): there is nothing to lose"
+            )
+        elif drop is not None and start <= chance + drop:
+            said.append(
+                f"accuracy before pruning is {start:.3f}, and chance {chance:.3f} (the most "
+                f"frequent class): there is no more to lose than the threshold of {drop:g}"
             )
     if found.effective_step(drop=drop, rise=rise) is None:
         threshold = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -95,7 +96,7 @@ def class_subnetworks(network: Network, chosen: Chosen) -> Subnetworks:
                 candidates=cut,
                 use=f"class {number}",
             )
-    return Subnetworks(start, cut, masks, _notices(masks, label, network.data.outputs))
+    return Subnetworks(start, cut, masks, _notices(masks, label, network.classes))
 
 
 def _hidden(network: Network) -> Candidates:
@@ -119,8 +120,8 @@ def _told(values: Tensor, own: Tensor) -> float:
     return auc(values[own].numpy(), values[~own].numpy())
 
 
-def _notices(masks: dict[int, Mask], pruner: str, classes: int) -> tuple[str, ...]:
-    missing = [str(number) for number in range(classes) if number not in masks]
+def _notices(masks: Mapping[int, Mask], pruner: str, classes: Sequence[str]) -> tuple[str, ...]:
+    missing = [name for number, name in enumerate(classes) if number not in masks]
     said = []
     if missing:
         said.append(

@@ -71,9 +71,9 @@ def follow(network: Network, label: str) -> Followed:
 
 def doubtful(network: Network, followed: Followed) -> list[str]:
     """Say what makes the effective density mean little."""
-    config, data = network.setup.config, network.data
-    targets = torch.cat([y for _, y in data.validation.batches(4096)])
-    lines = doubts(followed.found, targets, data.outputs, drop=config.fall, rise=config.rise)
+    config = network.setup.config
+    targets = torch.cat([y for _, y in network.data.validation.batches(4096)])
+    lines = doubts(followed.found, targets, network.classes, drop=config.fall, rise=config.rise)
     return [f"{followed.pruner}: {line}" for line in lines]
 
 

@@ -44,6 +44,11 @@ class Network:
         """The data it was trained on."""
         return self.setup.splits.data(self.cell.data_seed)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What its outputs are called; their numbers where they have no names."""
+        return self.data.classes or tuple(map(str, range(self.data.outputs)))
+
     def start(self) -> nn.Module:
         """Make the network as it was before any training."""
         return self.setup.build(self.cell).eval()

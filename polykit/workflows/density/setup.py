@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -26,6 +26,7 @@ from polykit.runtime.training.config import TrainingConfig
 from polykit.types import Candidates, Data, Subject, Trace
 from polykit.workflows.analyze.setup import SMALL_ENSEMBLE, SMALL_STEP
 from polykit.workflows.density.config import DensityConfig
+from polykit.workflows.density.variants import Splits, datasets, variant
 from polykit.workflows.measuring import check
 from polykit.workflows.plugins import (
     Spaces,
@@ -33,7 +34,6 @@ from polykit.workflows.plugins import (
     check_options_used,
     choose,
     create,
-    load_data,
     metric_record,
     slug,
 )
@@ -73,31 +73,6 @@ class Kind:
     trace: Trace
     layers: tuple[str, ...]
     candidates: Candidates
-
-
-class Splits:
-    """The data of every split, loaded when asked for; only the last one is kept.
-
-    So is what the metrics make of it, their feature spaces.
-    """
-
-    def __init__(self, load: Callable[[int], Data], spaces: Callable[[], Spaces]) -> None:
-        self._load, self._spaces = load, spaces
-        self._last: tuple[int, Data, Spaces] | None = None
-
-    def data(self, seed: int) -> Data:
-        """Return the data of the split with this seed."""
-        return self._of(seed)[1]
-
-    def spaces(self, seed: int) -> Spaces:
-        """Return what builds feature spaces for networks on this split."""
-        return self._of(seed)[2]
-
-    def _of(self, seed: int) -> tuple[int, Data, Spaces]:
-        if self._last is None or self._last[0] != seed:
-            self._last = None  # two splits are never held at once
-            self._last = seed, self._load(seed), self._spaces()
-        return self._last
 
 
 @dataclass
@@ -188,11 +163,11 @@ def resolve(config: DensityConfig, registry: Registry, *, data: Data | None = No
     why: a model without a scale, a threshold on accuracy where there are no classes.
     """
     models = {
-        (scale, init): _variant("model", config.model, registry, config, scale=scale, init=init)
+        (scale, init): variant("model", config.model, registry, config, scale=scale, init=init)
         for scale in config.scales
         for init in config.inits
     }
-    load, record = _datasets(config, registry, data)
+    load, record = datasets(config, registry, data)
     splits = Splits(load, lambda: Spaces(registry, config.options))
     first = splits.data(config.data_seeds[0])
     classes = first.task == "classification"
@@ -304,46 +279,3 @@ def _check_pruners(
             f"--class-pruner {by_class.spec}: it trains for the task, whatever the class; take "
             f"one that looks at an objective, such as snip, force or cs"
         )
-
-
-def _datasets(
-    config: DensityConfig, registry: Registry, own: Data | None
-) -> tuple[Callable[[int], Data], dict[str, Any]]:
-    """Return what loads the data of a split, and what the run keeps of the dataset."""
-    if own is not None:
-        if config.data_seeds != (0,):
-            raise UsageError("data of your own has one split; leave data_seeds out")
-        return {0: own}.__getitem__, {"name": own.name, "distribution": ""}
-    chosen = {
-        seed: _variant("dataset", config.dataset, registry, config, split_seed=seed)
-        for seed in config.data_seeds
-    }
-    return lambda seed: load_data(chosen[seed]), chosen[config.data_seeds[0]].record
-
-
-def _variant(
-    kind: Any, spec: str, registry: Registry, config: DensityConfig, **values: Any
-) -> Chosen:
-    """Make a model or dataset with some of its options set; it must have them.
-
-    The one value that a study does not vary may be missing: the data's only split, seed 0.
-    """
-    found, written = registry.locate(kind, spec)
-    missing = [name for name in values if name not in found.options.model_fields]
-    if missing == ["split_seed"] and values["split_seed"] == 0:
-        missing = []
-        values = {}
-    if missing:
-        need = "--data-seed 0 only" if kind == "dataset" else "lenet, conv2 or resnet"
-        raise UsageError(
-            f"{kind} {spec!r} has no option {' or '.join(missing)}, which the study varies; take "
-            f"{need}"
-        )
-    own = config.options.get(found.entry.name, {})
-    double = [name for name in values if name in {**own, **written}]
-    if double:
-        raise UsageError(
-            f"option {double[0]} of {found.entry.name}: the study sets that itself; use --scale, "
-            f"--init or --data-seed"
-        )
-    return create(kind, spec, registry, {found.entry.name: {**own, **values}})

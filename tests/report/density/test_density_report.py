@@ -184,10 +184,10 @@ def test_every_table_of_the_paper_has_its_counterpart(run):
     assert "Table 1" in tables["counts"].title
     assert [row[1].text for row in tables["counts"].rows] == ["100", "200", "400"]
     assert "Table 2" in tables["densities"].title
-    assert [row[6].text for row in tables["densities"].rows] == [
-        "75.0\u00a0%",
-        "51.7\u00a0%",
-        "37.3\u00a0%",
+    assert [row[5].text for row in tables["densities"].rows] == [
+        "75.0 ± 5.0\u00a0%",
+        "51.7 ± 7.6\u00a0%",
+        "37.3 ± 6.4\u00a0%",
     ]
     assert "Tables 3 and 4" in tables["overlaps"].title
     assert "chance is 16.0\u00a0%, and 40.0\u00a0% the most" in tables["overlaps"].note
