@@ -106,7 +106,7 @@ def new(
 
     folder = write_package(name, directory)
     say(f"wrote {folder}")
-    note(f"next:  cd {shlex.quote(str(folder))} && pip install -e . && python -m pytest")
+    note(f"next:  cd {shlex.quote(str(folder))} && pip install -e '.[test]' && python -m pytest")
 
 
 def conflicts(registry: Registry) -> list[str]:
