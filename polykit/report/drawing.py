@@ -68,7 +68,7 @@ def slug(text: str) -> str:
 
 def draw_lines(
     axes: Axes,
-    lines: Iterable[Line],
+    lines: Sequence[Line],
     table: Mapping[str, Look],
     *,
     log: bool = False,
@@ -78,17 +78,24 @@ def draw_lines(
 
     On a log axis the step is half that, as a share of x.
     """
-    drawn = list(lines)
-    for place, line in enumerate(drawn):
+    for apart, line in zip(apart_by(len(lines), step), lines, strict=True):
         if not line.points:
             continue
-        apart = (place - (len(drawn) - 1) / 2) * step
         x = [at * math.exp(-apart / 2) if log else at + apart for at, _ in line.points]
         draw_line(
             axes,
             Line(line.name, [(a, v) for a, (_, v) in zip(x, line.points, strict=True)]),
             table[line.name],
         )
+
+
+def apart_by(count: int, step: float = 0.05) -> list[float]:
+    """Return how far each of several lines is moved aside, around 0.
+
+    >>> apart_by(3)
+    [-0.05, 0.0, 0.05]
+    """
+    return [(place - (count - 1) / 2) * step for place in range(count)]
 
 
 def draw_line(axes: Axes, line: Line, look: Look) -> None:

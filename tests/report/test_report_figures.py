@@ -4,7 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
+from polykit.report.analyze.panels import density_ticks
+from polykit.report.drawing import Line, draw_lines
+from polykit.report.numbers import estimate
 from polykit.report.reports import draw_all
 from polykit.report.style import DENSE_COLOR, INK, looks
 
@@ -58,6 +62,19 @@ def test_density_axis_is_logarithmic_and_ticked_at_the_densities(drawn):
         assert [text.get_text() for text in axes.get_xticklabels()] == ["0.5", "0.2", "0.1", "0.05"]
         left, right = axes.get_xlim()
         assert left > right  # pruned harder to the right
+
+
+def test_many_pruners_at_one_density_all_stand_in_the_frame():
+    densities, names = [0.3], [f"pruner-{i}" for i in range(12)]
+    lines = [Line(name, [(0.3, estimate([1.0]))]) for name in names]
+    axes = Figure().add_subplot()
+    draw_lines(axes, lines, looks(names), log=True)
+    density_ticks(axes, densities, lines)
+    left, right = axes.get_xlim()
+    places = [float(line.get_xdata()[0]) for line in axes.get_lines()]
+    assert len(set(places)) == 12
+    assert left > max(places) * 1.01
+    assert right < min(places) / 1.01
 
 
 def test_lines_are_means_over_seeds_in_the_pruners_look(run, drawn):

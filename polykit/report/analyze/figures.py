@@ -69,7 +69,7 @@ def against_density(run: SavedRun, quantity: Quantity) -> Drawn | None:
         lines = panels.density_lines(table, names, densities, stage)
         drawing.draw_lines(axes, lines, style, log=True)
         axes.set_title(drawing.wrapped(title[stage]))
-        panels.density_ticks(axes, densities)
+        panels.density_ticks(axes, densities, lines)
     cells[0].set_ylabel(drawing.wrapped(_with_direction(quantity)))
     figure.supxlabel(panels.DENSITY_AXIS, fontsize=11)
     drawing.fit(cells, table["value"], quantity)
@@ -104,7 +104,7 @@ def by_layer(run: SavedRun, quantity: Quantity) -> Drawn | None:
             panels.draw_dense(axes, table)
             lines = panels.density_lines(table, names, densities, stage)
             drawing.draw_lines(axes, lines, style, log=True)
-            panels.density_ticks(axes, densities)
+            panels.density_ticks(axes, densities, lines)
             axes.set_title(drawing.wrapped(f"layer {layer}", 20))
         figure.supxlabel(panels.DENSITY_AXIS, fontsize=11)
     else:

@@ -48,12 +48,17 @@ def draw_dense(axes: Axes, table: pd.DataFrame) -> None:
         axes.axhspan(value.low, value.high, color=DENSE_COLOR, alpha=0.18, linewidth=0, zorder=0)
 
 
-def density_ticks(axes: Axes, densities: Sequence[float]) -> None:
-    """Make x a log axis of density that falls to the right, ticked at the run's densities."""
+def density_ticks(axes: Axes, densities: Sequence[float], lines: Sequence[Line]) -> None:
+    """Make x a log axis of density that falls to the right, ticked at the run's densities.
+
+    It has room for all `lines`, whose points stand beside those densities.
+    """
     axes.set_xscale("log")
     highest, lowest = max(densities), min(densities)
-    room = max((highest / lowest) ** 0.07, 1.12)
-    axes.set_xlim(min(highest * room, highest * 1.6), lowest / room)
+    room = min(max((highest / lowest) ** 0.07, 1.12), 1.6)
+    aside = math.exp(max(drawing.apart_by(len(lines)), default=0.0) / 2 + 0.02)
+    places = [at for line in lines for at, _ in line.points] or densities
+    axes.set_xlim(max(highest * room, max(places) * aside), min(lowest / room, min(places) / aside))
     span = math.log(highest / lowest) if highest > lowest else 1.0
     kept: list[float] = []
     for density in densities:
