@@ -64,6 +64,17 @@ def test_no_effect_is_an_answer():
     assert "No edge is above the cutoff" in verdict(made(alike)).answer
 
 
+def test_one_seed_claims_nothing():
+    run = made(SPARSE, {"interaction": 0.5, "neuron": 0.3}, seeds=(0,))
+    answer, parts = verdict(run).answer, str(verdict(run).parts)
+    assert "and with one seed no effect of training is claimed" in answer
+    assert (
+        "is +0.200 (cutoff 0.0001, resolution 1); with one seed no modules are claimed." in answer
+    )
+    assert "modularity less that of rewired links, with one seed: +0.200 in" in parts
+    assert "found" not in answer + parts
+
+
 @pytest.mark.parametrize("counts", [{}, {("dense", "pca"): 5.0}, {("dense", "neuron"): 0.0}])
 def test_runs_with_little_in_them_hold(counts):
     for seeds in ((0,), (0, 1)):

@@ -87,8 +87,8 @@ def graphs(run: SavedRun, state: State) -> Drawn | None:
         f"What acts on what in the {state.label} network",
         f"Seed {seed}. Layers from left to right; colours are modules at cutoff {cutoff:g} and "
         f"resolution {resolution:g}, the {COLORED} largest; grey edges join two modules. Wider is "
-        f"stronger, on a log scale. At most the {MOST} strongest edges above the cutoff are drawn, "
-        f"and the nodes that they join.",
+        f"stronger, on a log scale. Of the edges above the cutoff the {MOST} strongest between two "
+        f"layers are drawn, and the nodes that they join.",
         f"Layered graphs. {'; '.join(told)}.",
         figure,
     )
@@ -144,7 +144,7 @@ def effective_edges(run: SavedRun) -> Drawn | None:
         return None
     panels[0].set_xlim(min(means) / 2, max(means) * 2)
     panels[0].set_yticks(range(len(known)), [state.label for state in known])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(known) - 0.5, -0.5)
     figure.supxlabel("interactions that count (← sparser)", fontsize=11)
     handles = [
         Line2D([], [], color=LOOKS[b].color, marker=LOOKS[b].marker, label=BASES[b]) for b in bases

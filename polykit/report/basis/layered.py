@@ -12,15 +12,17 @@ from matplotlib.axes import Axes
 
 from polykit.report.style import DENSE_COLOR, cluster_looks
 
-MOST = 300
-"""Edges that are drawn at most: the strongest. More would be one blot."""
+MOST = 80
+"""Edges that are drawn between two layers at most: the strongest. More would be one blot."""
 
 COLORED = 7
 """Modules that have a colour of their own: the largest. Others are grey."""
 
-
 WIDTHS, NODES = (0.5, 2.5), (2, 7)
 """Widths of edges and diameters of nodes, in points, from the weakest to the strongest drawn."""
+
+Node = tuple[str, int]
+"""A layer, and the node's number in it."""
 
 GAP = (math.nan, math.nan)
 """Where a path is broken off."""
@@ -43,22 +45,24 @@ def draw_graph(
     members: pd.DataFrame,
     sizes: pd.DataFrame,
 ) -> Sketch:
-    """Draw the strongest edges of a graph and the nodes that they join.
+    """Draw the strongest edges between each two layers of a graph and the nodes that they join.
 
     `edges` has layer, node, layer_behind, node_behind and strength; `members` the module of each
     layer and node, `sizes` the size of each.
     """
-    drawn = edges.nlargest(MOST, "strength")
+    drawn = (
+        edges.sort_values("strength", ascending=False, kind="stable").groupby("layer").head(MOST)
+    )
     before = list(zip(drawn["layer"], drawn["node"], strict=True))
     behind = list(zip(drawn["layer_behind"], drawn["node_behind"], strict=True))
     module = {
         (str(layer), int(node)): int(label)
         for layer, node, label in members[["layer", "node", "module"]].itertuples(index=False)
     }
-    places = _places(layers, {*before, *behind}, module)
+    places = _places(layers, list(zip(before, behind, strict=True)), module)
     colors = cluster_looks(range(COLORED))
 
-    def color(node: tuple[str, int]) -> str:
+    def color(node: Node) -> str:
         return colors[module[node]].color if module[node] < COLORED else DENSE_COLOR
 
     width = _scaled(np.log10(drawn["strength"].to_numpy(float)), *WIDTHS)
@@ -67,7 +71,14 @@ def draw_graph(
         shade = color(a) if module[a] == module[b] else DENSE_COLOR
         lines.setdefault((shade, wide), []).extend((places[a], places[b], GAP))
     for (shade, wide), path in sorted(lines.items()):  # one path for many edges: small files
-        axes.plot(*zip(*path, strict=True), color=shade, linewidth=wide, alpha=0.6, zorder=2)
+        behind_all = shade == DENSE_COLOR
+        axes.plot(
+            *zip(*path, strict=True),
+            color=shade,
+            linewidth=wide,
+            alpha=0.35 if behind_all else 0.7,
+            zorder=1 if behind_all else 2,
+        )
     known = sizes.set_index(["layer", "node"])["size"].to_dict()
     across = _scaled(np.log10([known[node] for node in places]), *NODES).round()
     dots: dict[tuple[str, float], list[tuple[float, float]]] = {}
@@ -85,15 +96,31 @@ def draw_graph(
 
 
 def _places(
-    layers: Sequence[str], nodes: set[tuple[str, int]], module: dict[tuple[str, int], int]
-) -> dict[tuple[str, int], tuple[float, float]]:
-    """Put the nodes of each layer in a column, module by module, evenly spread."""
-    places = {}
+    layers: Sequence[str], edges: Sequence[tuple[Node, Node]], module: dict[Node, int]
+) -> dict[Node, tuple[float, float]]:
+    """Put the nodes of each layer in a column, evenly spread, module by module.
+
+    Within a module each stands as near as it can to the middle of what it listens to, so that few
+    edges cross.
+    """
+    sources: dict[Node, list[Node]] = {}
+    for before, behind in edges:
+        sources.setdefault(before, [])
+        sources.setdefault(behind, []).append(before)
+    places: dict[Node, tuple[float, float]] = {}
     for x, layer in enumerate(layers):
-        column = sorted((module[node], node) for node in nodes if node[0] == layer)
-        for rank, (_, node) in enumerate(column):
+        column = [
+            (module[node], -_middle([places[source][1] for source in heard]), node)
+            for node, heard in sources.items()
+            if node[0] == layer
+        ]
+        for rank, (_, _, node) in enumerate(sorted(column)):
             places[node] = (float(x), 1 - (rank + 0.5) / len(column))
     return places
+
+
+def _middle(heights: Sequence[float]) -> float:
+    return sum(heights) / len(heights) if heights else 0.0
 
 
 def _scaled(values: Sequence[float] | np.ndarray, low: float, high: float) -> np.ndarray:

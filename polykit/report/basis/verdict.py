@@ -56,6 +56,8 @@ def _answer(run: SavedRun, state: State) -> str:
         return f"{text} No edge is above the cutoff, so there are no modules."
     at = f"cutoff {setting[0]:g}, resolution {setting[1]:g}"
     end = "" if excess.clear and excess.mean > 0 else ", so no modules were found"
+    if excess.n == 1:
+        end = "; with one seed no modules are claimed"
     return f"{text} Modularity there beyond chance is {words.interval(excess)} ({at}){end}."
 
 
@@ -75,10 +77,10 @@ def _since(run: SavedRun, state: State, origin: str) -> str:
     change = numbers.ratio(after[0] / after[1], before[0] / before[1])
     if found is None or change is None:
         return ""
-    verb = "changed" if change.clear else "was not found to change"
-    return (
-        f"; in untrained networks it is {_times(found)} {_place(others[0])}, which training {verb}"
-    )
+    said = f"; in untrained networks it is {_times(found)} {_place(others[0])}"
+    if change.n == 1:
+        return f"{said}, and with one seed no effect of training is claimed"
+    return f"{said}, which training {'changed' if change.clear else 'was not found to change'}"
 
 
 def _place(basis: str) -> str:
@@ -116,6 +118,8 @@ def _modular(run: SavedRun, state: State, origin: str, setting: tuple[float, flo
     told = [f"{words.interval(value)} {_place(basis)}" for basis, value in found.items()]
     some = [basis for basis, value in found.items() if value.clear and value.mean > 0]
     head = "modularity beyond chance" if some else "no basis was found modular beyond chance"
+    if all(value.n == 1 for value in found.values()):
+        head = "modularity less that of rewired links, with one seed"
     return f"{head}: {words.listed(told)}"
 
 

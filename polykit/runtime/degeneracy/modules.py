@@ -144,7 +144,8 @@ def _scores(graph: sparse.csr_array, labels: np.ndarray) -> tuple[float, float]:
     pairs, twice = graph.tocoo(), graph.sum()
     within = pairs.data[labels[pairs.row] == labels[pairs.col]].sum() / twice
     degrees = np.bincount(labels, weights=graph.sum(axis=1)) / twice
-    return float(within - (degrees**2).sum()), float(1 - within)
+    # rounding would make the 0 of a single module something like 1e-15
+    return round(float(within - (degrees**2).sum()), 12), round(float(1 - within), 12)
 
 
 def _by_layer(labels: np.ndarray, links: Links) -> tuple[Tensor, ...]:
