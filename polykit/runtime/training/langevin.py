@@ -24,6 +24,9 @@ _PILOT = 200
 _PILOTS = 40
 """Steps of a short run that finds out where chains go, and the largest number of such runs."""
 
+_PLACES = 15
+"""Chains of a short run, and how many chains' ends are asked for their curvature: fewer miss it."""
+
 
 @dataclass(frozen=True)
 class Chains:
@@ -189,7 +192,7 @@ class _Walk:
         self.w = self._start[None]
         step = self._gentle(self.curvature())
         for _ in range(_PILOTS):
-            if not bool(self.run(step, 8, _PILOT).isfinite().all()):
+            if not bool(self.run(step, _PLACES, _PILOT).isfinite().all()):
                 step /= 4
             elif (found := self._gentle(self.curvature())) < step / 1.5:
                 step = max(found, step / 4)  # they may have been on their way out
@@ -200,9 +203,9 @@ class _Walk:
     def _gentle(self, curvature: float) -> float:
         return 4 * STIFFNESS / (self._temperature * curvature + self._localisation)
 
-    def curvature(self, rounds: int = 20, most: int = 16) -> float:
+    def curvature(self, rounds: int = 20) -> float:
         """The largest |eigenvalue| of the Hessian at the start and where some chains are."""
-        places = self.w[: most - 1]
+        places = self.w[:_PLACES]
         places = torch.cat([self._start[None], places[places.isfinite().all(dim=1)]])
         v = self._noise(places) * self._free
         size = v.new_zeros(len(v))
