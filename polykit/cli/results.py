@@ -82,13 +82,16 @@ def _print_findings(run: Run) -> None:
         say(f"\n{name}")
         for sentence in sentences:
             say(f"  {sentence}")
-    numbers = run.summary().head(ROWS)
-    table = new_table(*map(str, numbers.index.names), *map(str, numbers.columns))
-    for place, row in zip(numbers.index, numbers.to_dict("records"), strict=True):
-        table.add_row(*(_text(value) for value in (*place, *row.values())))
     say("")
+    numbers = run.summary()
+    if numbers.empty:
+        return
+    first = numbers.head(ROWS)
+    table = new_table(*map(str, numbers.index.names), *map(str, numbers.columns))
+    for place, row in zip(first.index, first.to_dict("records"), strict=True):
+        table.add_row(*(_text(value) for value in (*place, *row.values())))
     print_table(table)
-    left = len(run.summary()) - len(numbers)
+    left = len(numbers) - len(first)
     say(f"and {left} more: polykit runs show --json {run.path}\n" if left else "")
 
 

@@ -42,6 +42,14 @@ def test_the_plan_writes_nothing(polykit):
     assert not list(Path().iterdir())
 
 
+def test_no_table_is_printed_where_there_is_no_density(polykit):
+    done = polykit("density", *QUICK, "--drop", "0.99", "--out", "a", "--no-report")
+    assert done.code == 0
+    assert "No network crossed the threshold" in done.out
+    assert "null_density" not in done.out
+    assert "no more to lose than the threshold of 0.99" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -222,6 +222,7 @@ def test_tickets_are_paired_by_network(run):
 def test_tables_and_figures_are_there_and_only_where_they_have_numbers(run):
     tables = {table.name: table for table in content.content(run).tables}
     assert {"relations", "classes", "tickets", "alike"} <= set(tables)
+    assert "§5.3" not in "".join(d.title for d in figures.draw_all(run))  # ig is not of the paper
     assert all(len(row) == len(table.columns) for table in tables.values() for row in table.rows)
     drawn = {d.name for d in figures.draw_all(run)}
     assert {"pruners", "relations", "class-overlaps", "tickets"} <= drawn

@@ -173,10 +173,24 @@ def test_every_figure_of_the_paper_has_its_counterpart(tmp_path):
     for number in range(1, 7):
         assert f"(Figure {number} of the paper)" in titles
     assert "(Figures 7 and 8 of the paper)" in titles
-    assert "§5.3" in titles
+    assert "(hoyer) against width (§5.3 of the paper)" in titles
     assert len({figure.name for figure in drawn}) == len(drawn) == 11
     assert all(figure.alt and "nan" not in figure.alt for figure in drawn)
     assert "0.5×: 80.0\u00a0%" in next(f.alt for f in drawn if f.name == "effective-density")
+
+
+def test_axes_can_be_read(run):
+    drawn = {figure.name: figure.figure for figure in figures.draw_all(run)}
+    (cores,) = drawn["core-size"].axes
+    drawn["core-size"].canvas.draw()
+    ticks = [
+        tick.get_text() for tick in [*cores.get_yticklabels(), *cores.get_yticklabels("minor")]
+    ]
+    assert {"30", "100", "300"} <= set(ticks) <= {"10", "30", "100", "300", "1,000"}
+    (accuracy,) = drawn["validation_accuracy"].axes
+    assert accuracy.get_ylim()[1] <= 1.01
+    (loss,) = drawn["validation_loss"].axes
+    assert loss.get_ylim()[1] > 3
 
 
 def test_every_table_of_the_paper_has_its_counterpart(run):
