@@ -285,6 +285,9 @@ class AnyMetric(Options):
     headline: ClassVar[str] = ""
     """The statistic that figures and verdicts show; none if empty."""
 
+    bases: ClassVar[Mapping[str, str]] = {}
+    """Statistics that are one quantity in several bases, which a report sets side by side."""
+
     def check(self, subject: Subject) -> None:
         """Raise ModelError or DataError for a network or data that cannot be measured at all.
 

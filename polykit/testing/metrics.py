@@ -70,6 +70,8 @@ def _check_values(metric: AnyMetric, found: Subject) -> None:
     expect(bool(rows), "it reports nothing")
     if metric.headline:
         expect(metric.headline in metric.columns, f"headline {metric.headline!r} is no column")
+    for basis, statistic in metric.bases.items():
+        expect(statistic in metric.columns, f"{statistic!r}, of basis {basis!r}, is no column")
     places = {ALL_LAYERS, *(call.layer for call in found.trace.calls)}
     for layer, statistic, value in rows:
         expect(layer in places, f"there is no layer {layer!r}")

@@ -61,7 +61,7 @@ def check_options_used(config: PluginsConfig, names: set[str], chosen: Sequence[
 
 
 def metric_record(label: str, chosen: Chosen) -> dict[str, Any]:
-    """Return what a run keeps of a metric: options, headline and columns."""
+    """Return what a run keeps of a metric: options, headline, bases and columns."""
     metric = chosen.instance
     if not isinstance(metric, AnyMetric):
         raise PluginError(f"metric {label!r} is a {type(metric).__name__}, which is no Metric")
@@ -74,7 +74,8 @@ def metric_record(label: str, chosen: Chosen) -> dict[str, Any]:
         }
         for name, column in metric.columns.items()
     }
-    return {"label": label, **chosen.record, "headline": metric.headline, "columns": columns}
+    told = {"headline": metric.headline, "bases": dict(metric.bases), "columns": columns}
+    return {"label": label, **chosen.record, **told}
 
 
 def load_data(chosen: Chosen) -> Data:

@@ -328,6 +328,12 @@ class Headless(Level):
     headline: ClassVar[str] = "height"
 
 
+class Baseless(Level):
+    """Sets a column beside another basis' that is not there."""
+
+    bases: ClassVar[dict[str, str]] = {"neuron": "level", "pca": "height"}
+
+
 class Noisy(Level):
     """Never says the same twice."""
 
@@ -605,6 +611,7 @@ def test_good_plugins_pass(tmp_path, check, kind):
         (metrics.values, OutOfRange, r"outside the declared \[0, 0.01\]"),
         (metrics.values, Undefined, "is nan"),
         (metrics.values, Headless, "headline 'height' is no column"),
+        (metrics.values, Baseless, "'height', of basis 'pca', is no column"),
         (metrics.values, Silent, "it reports nothing"),
         (metrics.deterministic, Noisy, "column level differs"),
         (metrics.values, Meddling, "the value of 1.weight has changed"),

@@ -55,10 +55,10 @@ def test_the_table_sets_bases_side_by_side(run):
     assert table.columns[4:] == (
         "neuron", "interaction", "pca", "interaction less neuron", "pca less neuron",
     )  # fmt: skip
-    assert len(table.rows) == 2 * 2  # two metrics, two networks
+    assert len(table.rows) == 3 * 2  # three metrics, two networks
     rows = run.rows
     for row, metric, headline in zip(
-        table.rows[::2], ("ig", "hoyer:at=pre"), ("ratio_responding", "population"), strict=True
+        table.rows[:4:2], ("ig", "hoyer:at=pre"), ("ratio_responding", "population"), strict=True
     ):
         dense = rows[(rows["pruner"] == "dense") & (rows["layer"] == "all")]
         dense = dense[dense["statistic"] == headline].groupby("metric")["value"].mean()
@@ -78,8 +78,14 @@ def test_effective_rank_before_and_after_pruning_like_any_metric(run):
     tables = {made.name: made for made in all_tables(run.saved)}
     place = next(i for i, name in enumerate(tables["results"].columns) if "directions" in name)
     assert all(row[place].key > 1 for row in tables["results"].rows)
-    told = {(row[1].text, row[2].text) for row in tables["statistics"].rows}
-    assert {("effective_neurons", "dense"), ("effective_neurons", "magnitude")} <= told
+    sides = {row[1].text: row for row in tables["bases"].rows if "interaction-basis" in row[0].text}
+    for pruner in ("dense", "magnitude"):
+        own = rows[(rows["pruner"] == pruner) & (rows["layer"] == "all")]
+        means = own.groupby("statistic")["value"].mean()
+        neurons, directions = means["effective_neurons"], means["effective_rank"]
+        assert "directions that count" in sides[pruner][0].text
+        assert [cell.key for cell in sides[pruner][4:6]] == pytest.approx([neurons, directions])
+        assert sides[pruner][7].key == pytest.approx(directions - neurons)
 
 
 def test_a_run_in_one_basis_has_no_such_table(run, tmp_path):

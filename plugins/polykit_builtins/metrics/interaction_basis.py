@@ -41,6 +41,10 @@ class InteractionBasis(StreamingMetric):
         "limited_by_samples": Column("layers with fewer samples than dimensions", "share", 0, 1),
     }
     headline: ClassVar[str] = "effective_rank"
+    bases: ClassVar[dict[str, str]] = {
+        "neuron": "effective_neurons",
+        "interaction": "effective_rank",
+    }
 
     at: Place = Field("post", description="before or after the nonlinearity")
     ones: Ones = Field(

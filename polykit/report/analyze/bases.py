@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from polykit.report.analyze import numbers
 from polykit.report.numbers import describe, label, metric_records, paired, select
 from polykit.report.tables import Cell, Table, difference, exact, spread, spread_note
@@ -14,17 +11,13 @@ NEURONS = "neuron"
 
 
 def by_basis(run: SavedRun) -> Table:
-    """One row per metric and network: its headline by basis, and how it differs from neurons'."""
+    """One row per quantity and network: its value by basis, and how it differs from neurons'."""
     groups = _groups(run)
-    bases = list(dict.fromkeys(basis for group in groups for basis in group))
+    bases = list(dict.fromkeys(basis for _, group in groups for basis in group))
     others = [basis for basis in bases if basis != NEURONS]
     rows = []
-    for group in groups:
-        found = {
-            basis: numbers.by_network(select(run.rows, label(record), str(record["headline"])))
-            for basis, record in group.items()
-        }
-        noun = describe(run, label(group[NEURONS]), str(group[NEURONS]["headline"])).noun
+    for noun, group in groups:
+        found = {basis: numbers.by_network(select(run.rows, *of)) for basis, of in group.items()}
         for network, ours in found[NEURONS].items():
             pruner, density, stage = network
             values = {basis: table.get(network) for basis, table in found.items()}
@@ -54,13 +47,22 @@ def by_basis(run: SavedRun) -> Table:
     )
 
 
-def _groups(run: SavedRun) -> list[dict[str, Mapping[str, Any]]]:
-    """Records of metrics that differ in their basis only, by basis, neurons among them."""
-    groups: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+def _groups(run: SavedRun) -> list[tuple[str, dict[str, tuple[str, str]]]]:
+    """What was taken in several bases, neurons among them: its name; metric and statistic by basis.
+
+    Either several metrics that differ in their basis only, or several statistics of one metric.
+    """
+    groups: dict[tuple[str, str], tuple[str, dict[str, tuple[str, str]]]] = {}
     for record in metric_records(run.meta):
+        metric, headline = label(record), str(record.get("headline") or "")
         options = dict(record.get("options") or {})
         basis = options.pop("basis", None)
-        if basis is not None and record.get("headline"):
-            kind = str(record.get("name")), str(sorted(options.items()))
-            groups.setdefault(kind, {})[str(basis)] = record
-    return [group for group in groups.values() if len(group) > 1 and NEURONS in group]
+        own: dict[str, str] = dict(record.get("bases") or {})
+        if basis is not None and headline:
+            own[str(basis)] = headline
+        kind = str(record.get("name")), str(sorted(options.items()))
+        noun, group = groups.get(kind, ("", {}))
+        if not noun or basis == NEURONS:
+            noun = describe(run, metric, headline).noun
+        groups[kind] = noun, group | {basis: (metric, stat) for basis, stat in own.items()}
+    return [(noun, group) for noun, group in groups.values() if len(group) > 1 and NEURONS in group]
