@@ -184,8 +184,7 @@ def _disagreement(vectors: np.ndarray) -> float | None:
     """Mean share of samples on which two networks differ."""
     if len(vectors) < 2:
         return None
-    different: np.ndarray = pdist(vectors, "cityblock")
-    return float(different.mean()) / vectors.shape[1]
+    return float(pdist(vectors, "cityblock").mean() / vectors.shape[1])
 
 
 def headline(run: SavedRun, record: Mapping[str, Any]) -> Drawn | None:
