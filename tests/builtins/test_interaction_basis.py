@@ -70,8 +70,9 @@ def test_effective_numbers_are_those_of_the_matrices() -> None:
     torch.testing.assert_close(result.arrays["spectrum/3"], spectrum)
 
 
-def test_too_few_samples_are_reported() -> None:
+def test_too_few_samples_are_reported(caplog) -> None:
     result = measured(networks()["mlp"], inputs(5))
+    assert "the rank of 1, 3 is limited by the number of samples, 5" in caplog.text
     assert result.layers["1"]["limited_by_samples"] == 1
     assert result.layers["1"]["activation_rank"] == 5
     assert result.layers["1"]["rank_share"] == result.layers["1"]["rank"] / 13

@@ -75,6 +75,13 @@ def test_one_seed_claims_nothing():
     assert "found" not in answer + parts
 
 
+def test_trained_networks_without_a_graph_are_not_passed_over():
+    untrained = {key: count for key, count in SPARSE.items() if key[0] == "untrained"}
+    answer = verdict(made(untrained)).answer
+    assert answer.startswith("No trained network has a graph. In untrained networks, told from")
+    assert verdict(made(SPARSE)).answer.startswith("In trained networks")
+
+
 @pytest.mark.parametrize("counts", [{}, {("dense", "pca"): 5.0}, {("dense", "neuron"): 0.0}])
 def test_runs_with_little_in_them_hold(counts):
     for seeds in ((0,), (0, 1)):

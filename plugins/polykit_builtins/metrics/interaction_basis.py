@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from polykit.api import Field, StreamingMetric
 from polykit.runtime.degeneracy.bases import TOLERANCE, effective_number, neuron_weights, rank_of
 from polykit.runtime.degeneracy.slopes import Factors, Ones, Place, add
 from polykit.types import Batch, Column, Measurement, Subject
+
+_LOG = logging.getLogger("polykit")
 
 
 class State(NamedTuple):
@@ -69,7 +72,10 @@ class InteractionBasis(StreamingMetric):
         return State(seen + len(x), factors)
 
     def finish(self, subject: Subject, state: State) -> Measurement:
-        """Find the bases and count; the spectra D_M are kept as arrays."""
+        """Find the bases and count; the spectra D_M are kept as arrays.
+
+        Where samples are too few to show all directions, the log says so.
+        """
         layers, arrays, dimensions = {}, {}, 0
         for layer in subject.layers:
             layers[layer], spectrum = self._counts(state.factors[layer])
@@ -81,8 +87,15 @@ class InteractionBasis(StreamingMetric):
             if name not in ("rank_share", "limited_by_samples")
         }
         summary["rank_share"] = summary["rank"] / dimensions
-        limited = [values["limited_by_samples"] for values in layers.values()]
-        summary["limited_by_samples"] = sum(limited) / len(limited)
+        limited = [layer for layer, values in layers.items() if values["limited_by_samples"]]
+        summary["limited_by_samples"] = len(limited) / len(layers)
+        if limited:
+            _LOG.warning(
+                "interaction-basis: the rank of %s is limited by the number of samples, %d; with "
+                "more there may be more directions",
+                ", ".join(limited),
+                state.samples,
+            )
         return Measurement(layers=layers, summary=summary, arrays=arrays)
 
     def _counts(self, factors: Factors) -> tuple[dict[str, float], Tensor]:

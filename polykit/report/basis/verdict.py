@@ -23,7 +23,8 @@ NOTES = (
 
 def verdict(run: SavedRun) -> Verdict:
     """Say whether the interaction basis is sparser and more modular than others, and since when."""
-    state = numbers.trained(run) or next(iter(numbers.states(run)), None)
+    trained = numbers.trained(run)
+    state = trained or next(iter(numbers.states(run)), None)
     if state is None:
         return Verdict("No network has a graph, so this run has no answer.")
     parts = [
@@ -33,7 +34,8 @@ def verdict(run: SavedRun) -> Verdict:
         )
         for one in numbers.states(run)
     ]
-    return Verdict(_answer(run, state), tuple(parts), NOTES)
+    missing = "" if trained else "No trained network has a graph. "
+    return Verdict(missing + _answer(run, state), tuple(parts), NOTES)
 
 
 def _answer(run: SavedRun, state: State) -> str:
