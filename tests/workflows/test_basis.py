@@ -178,6 +178,20 @@ def test_ones_own_network_is_left_as_it_was(tmp_path):
     assert any("rank is limited by the number of samples, 6" in line for line in found.notices)
 
 
+def test_one_network_is_no_sample_of_networks(tmp_path):
+    """Seeds draw other controls and other random masks, but a network that came trained is one."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 10))
+    found = polykit.basis(
+        model, "digits", bases=("interaction", "neuron"), origins=("mean",), samples=30,
+        cutoffs=(1e-4,), resolutions=(1.0,), seeds=(3, 4), out=tmp_path / "one",
+    )  # fmt: skip
+    graphs = found.saved.tables["graphs"]
+    assert set(graphs[graphs["stage"] == "dense"]["seed"]) == {3}
+    assert set(graphs[graphs["stage"] == "untrained"]["seed"]) == {3, 4}
+    assert any("seed-4-dense, dense: the network of seed 3 again" in n for n in found.notices)
+    assert "with one seed no effect of training is claimed" in found.verdict().answer
+
+
 def test_constant_outputs_and_cutoffs_above_all_edges_are_told(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 10))
     quick = {

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from polykit.runtime.store import RunStore
+from polykit.runtime.store import CellResult, RunStore
+from polykit.types import Subject
 from polykit.workflows.analyze import cells as analyze
 from polykit.workflows.analyze.network import Network
 from polykit.workflows.analyze.setup import DENSE, Cell
@@ -35,8 +36,17 @@ def phases(setup: Setup, store: RunStore) -> list[Phase]:
 def _begin(setup: Setup, cell: Cell, model: nn.Module) -> Network:
     """Begin a cell's network; a dense one with its untrained control, if it is to be trained."""
     networks = setup.networks
-    network = Network(networks, cell, model, partial(look, setup, cell.seed))
+    network = Network(networks, cell, model, partial(_look, setup, cell))
     if cell.pruner == DENSE and (networks.network.trained or networks.epochs):
         fresh = networks.network.redrawn(model, cell.seed) if networks.network.trained else model
         network.measure(UNTRAINED, fresh)
     return network
+
+
+def _look(setup: Setup, cell: Cell, subject: Subject, stage: str) -> CellResult:
+    """Draw a network's graphs; once only if it came trained and every seed has the same one."""
+    networks, first = setup.networks, setup.config.seeds[0]
+    shared = networks.network.trained and not networks.epochs
+    if shared and stage == DENSE and cell.seed != first:
+        return CellResult({}, {}, (f"the network of seed {first} again, so no graph of its own",))
+    return look(setup, cell.seed, subject, stage)
