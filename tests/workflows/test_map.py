@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,8 @@ import polykit
 from polykit import session
 from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
+from polykit.report import words
+from polykit.report.map import figures
 from polykit.report.page import write_report
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.map.config import MapConfig
@@ -95,6 +98,27 @@ def test_the_page_shows_a_map_of_each_statistic_and_kind(run):
     assert "highest at lr " + best.split("-")[0].removeprefix("lr=") in str(told)
     page = write_report(run.saved).read_text()
     assert verdict.answer.split(":")[0] in page
+
+
+def test_where_one_option_varies_networks_share_a_map(run):
+    saved = run.saved
+    points = {
+        name: values for name, values in saved.meta["points"].items()
+        if (values["bias_decay"], values["toy-superposition-net.hidden"]) == ("0.9", "6")
+    }  # fmt: skip
+    rows = saved.rows[saved.rows["point"].isin(points)]
+    narrow = replace(saved, meta={**saved.meta, "points": points}, tables={"rows": rows})
+    drawn = {figure.name: figure for figure in figures.draw_all(narrow)}
+    assert set(drawn) == {
+        "monosemanticity-monosemantic_per_feature-all-networks", "loss-loss-all-networks",
+    }  # fmt: skip
+    (axes,) = drawn["loss-loss-all-networks"].figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.003", "0.03"]
+    labels = [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()]
+    assert labels == ["dense", "magnitude, density 0.5, retrained"]
+    last = rows.query("pruner == 'magnitude' and stage == 'retrained' and metric == 'loss'")
+    mean = last[last["point"].str.startswith("lr=0.03")]["value"].mean()
+    assert axes.texts[3].get_text().startswith(words.number(float(mean)))
 
 
 def test_networks_of_two_points_can_be_compared(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, product
 
 import numpy as np
@@ -12,13 +13,27 @@ from polykit.report import drawing, words
 from polykit.report.drawing import Drawn, told_apart
 from polykit.report.heat import draw_heat
 from polykit.report.map import numbers
-from polykit.report.map.numbers import Kind
 from polykit.report.numbers import describe
 from polykit.report.style import figure_style
 from polykit.runtime.store import SavedRun
 
 LONG = 22
 """Letters in a cell above which they are written smaller."""
+
+NETWORKS = "networks"
+"""What the kinds of network are called where they are an axis."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is drawn in one figure: the values of seeds by what stands at the axes.
+
+    `axes` are options with their values, columns first, then rows, then panels.
+    """
+
+    label: str
+    axes: list[tuple[str, list[str]]]
+    found: dict[frozenset[tuple[str, str]], pd.Series[float]]
 
 
 def draw_all(run: SavedRun) -> list[Drawn]:
@@ -27,35 +42,50 @@ def draw_all(run: SavedRun) -> list[Drawn]:
         return told_apart(_figures(run))
 
 
-def _figures(run: SavedRun) -> Iterator[Drawn | None]:
+def _figures(run: SavedRun) -> Iterator[Drawn]:
     for metric, statistic in numbers.shown(run):
-        for kind in numbers.kinds(run):
-            yield heat(run, metric, statistic, kind)
+        for grid in grids(run, metric, statistic):
+            yield heat(run, metric, statistic, grid)
 
 
-def heat(run: SavedRun, metric: str, statistic: str, kind: Kind) -> Drawn | None:
-    """Draw one statistic of one kind of network; the options behind the first two make panels."""
-    found = numbers.values(run, metric, statistic, kind)
-    if not found:
-        return None
-    options = list(numbers.axes(run).items())
-    (across, columns), (down, rows) = [*options, ("", [""])][:2]
-    others = options[2:]
+def grids(run: SavedRun, metric: str, statistic: str) -> list[Grid]:
+    """Part a statistic into figures: one for each kind of network, or one where kinds are an axis.
+
+    They are if a single option varies, since there is room for them then.
+    """
+    points, axes, made = numbers.points(run), list(numbers.axes(run).items()), []
+    for kind in numbers.kinds(run):
+        values = numbers.values(run, metric, statistic, kind)
+        found = {frozenset(points[point].items()): series for point, series in values.items()}
+        if found:
+            made.append(Grid(kind.label, axes, found))
+    if len(made) < 2 or sum(len(values) > 1 for _, values in axes) > 1:
+        return made
+    together = {
+        at | {(NETWORKS, grid.label)}: series for grid in made for at, series in grid.found.items()
+    }
+    rows = (NETWORKS, [grid.label for grid in made])
+    return [Grid("all networks", [*axes[:1], rows, *axes[1:]], together)]
+
+
+def heat(run: SavedRun, metric: str, statistic: str, grid: Grid) -> Drawn:
+    """Draw one statistic; what is behind the first two axes makes panels."""
+    (across, columns), (down, rows) = [*grid.axes, ("", [""])][:2]
+    others = grid.axes[2:]
     panels = [
         dict(zip((option for option, _ in others), values, strict=True))
         for values in product(*(values for _, values in others))
     ]
-    means = [float(series.mean()) for series in found.values()]
+    means = [float(series.mean()) for series in grid.found.values()]
     quantity = describe(run, metric, statistic)
     figure, cells = drawing.grid(len(panels), 0.7 + 0.45 * len(rows), share=False)
     told = []
-    at = {frozenset(values.items()): point for point, values in numbers.points(run).items()}
     for axes, fixed in zip(cells, panels, strict=True):
         middle = np.full((len(rows), len(columns)), np.nan)
         texts = [[""] * len(columns) for _ in rows]
         for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
             values = {across: column, **({down: row} if down else {}), **fixed}
-            series = found.get(at.get(frozenset(values.items()), ""))
+            series = grid.found.get(frozenset(values.items()))
             if series is not None:
                 middle[i, j], texts[i][j] = float(series.mean()), text(series, "\n")
                 told.append(f"{place(values)}: {text(series, ' ')}")
@@ -63,7 +93,7 @@ def heat(run: SavedRun, metric: str, statistic: str, kind: Kind) -> Drawn | None
             axes,
             middle,
             texts,
-            rows=rows,
+            rows=[drawing.wrapped(row, 24) for row in rows],
             columns=columns,
             low=min(means),
             high=max(means),
@@ -72,11 +102,11 @@ def heat(run: SavedRun, metric: str, statistic: str, kind: Kind) -> Drawn | None
         axes.set_title(drawing.wrapped(place(fixed), 30))
     cells[0].set_ylabel(down)
     figure.supxlabel(f"{across} →", fontsize=11)
-    seeds = max(len(series) for series in found.values())
+    seeds = max(len(series) for series in grid.found.values())
     range_ = ", in brackets the smallest and largest of them" if seeds > 1 else ""
     return Drawn(
-        drawing.slug(f"{metric}-{statistic}-{kind.label}"),
-        f"{words.capital(quantity.noun)}: {kind.label}",
+        drawing.slug(f"{metric}-{statistic}-{grid.label}"),
+        f"{words.capital(quantity.noun)}: {grid.label}",
         f"{words.capital(quantity.axis)}, whole network. Mean over {words.seeds(seeds)}{range_}.",
         f"Map of {quantity.axis}. {'; '.join(told)}.",
         figure,
