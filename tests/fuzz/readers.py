@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import nn
@@ -251,6 +252,15 @@ READERS: Mapping[str, Reader] = {
         lambda path: class_names(("n01", "n02"), str(path)),
     ),
 }
+
+
+def renamed(content: bytes, column: str, name: str) -> bytes:
+    """A table with another name for a column, even that of another one, which pandas refuses."""
+    found = pq.read_table(io.BytesIO(content))
+    buffer = io.BytesIO()
+    names = [name if own == column else own for own in found.column_names]
+    pq.write_table(found.rename_columns(names), buffer)
+    return buffer.getvalue()
 
 
 def parquet(frame: pd.DataFrame) -> bytes:

@@ -23,7 +23,7 @@ from polykit.cli.settings import read_options
 from polykit.errors import PolykitError
 from polykit.registry import Registry
 from polykit.workflows.configs import CONFIGS
-from tests.fuzz.readers import READERS, RECIPE, Reader, one_table, parquet, table
+from tests.fuzz.readers import READERS, RECIPE, Reader, one_table, parquet, renamed, table
 from tests.fuzz.strategies import (
     TEXT,
     VALUES,
@@ -174,7 +174,7 @@ def test_tables_with_other_columns(place: Path) -> None:
     @FUZZ
     @given(st.sampled_from(list(sound.columns)), st.integers(0, 3), st.data())
     def read(column: str, kind: int, data: st.DataObject) -> None:
-        frame = sound.copy()
+        frame, content = sound.copy(), None
         if kind == 0:
             frame = frame.drop(columns=column)
         elif kind == 1:
@@ -182,10 +182,10 @@ def test_tables_with_other_columns(place: Path) -> None:
         elif kind == 2:
             frame = frame.iloc[:0]
         else:
-            frame = frame.rename(
-                columns={column: data.draw(TEXT.filter(lambda t: "\ud800" not in t))}
-            )
-        replace(place / "rows.parquet", parquet(frame))
+            names = st.sampled_from(list(sound.columns)) | TEXT
+            name = data.draw(names.filter(lambda t: "\ud800" not in t))
+            content = renamed(table(), column, name)
+        replace(place / "rows.parquet", content or parquet(frame))
         survives(one_table, place / "rows.parquet")
 
     read()
