@@ -10,28 +10,33 @@ import time
 from concurrent.futures import BrokenExecutor
 
 import pytest
+from dask import config
 from distributed import LocalCluster
 
 from polykit import session
 from polykit.errors import RunError, UsageError
 from polykit.registry import Registry
 from polykit.workflows.analyze.config import AnalyzeConfig
+from polykit_builtins.engines.dask import MADE_HERE
 from tests.builtins import worker_jobs as jobs
 from tests.workflows.test_engines import QUICK, files
 
 
 @pytest.fixture(scope="module")
 def address():
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-    ) as cluster:
+    with (
+        config.set(MADE_HERE),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+    ):
         yield cluster.scheduler_address
 
 
-def executor(address):
+def executor(argument):
     return (
         Registry.discover()
-        .create("engine", f"dask:{address}")
+        .create("engine", f"dask:{argument}")
         .instance.executor(threads=1, device="cpu")
     )
 
@@ -55,6 +60,15 @@ def test_work_of_a_killed_worker_is_done_again_and_given_up_if_it_kills(address,
             workers.submit(jobs.die_until, tmp_path / "always", 99).result()
         assert len((tmp_path / "always").read_text()) == 4
         assert workers.submit(jobs.pid).result() > 0
+
+
+def test_a_killed_worker_of_a_cluster_made_here_is_never_let_go(tmp_path):
+    name = "distributed.deploy.lost-worker-timeout"
+    with config.set({name: "0s"}):
+        with executor("workers=1") as workers:
+            done = workers.submit(jobs.die_until, tmp_path / "once", 1)
+            assert done.result(timeout=200) == 1
+        assert config.get(name) == "0s"
 
 
 def test_a_lost_scheduler_is_said(tmp_path, monkeypatch):

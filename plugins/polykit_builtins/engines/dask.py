@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
@@ -29,8 +30,11 @@ MADE_HERE = {
     "distributed.scheduler.no-workers-timeout": "300s",
     # Looks at the work's stack every 10 ms, for a dashboard that nobody opens.
     "distributed.worker.profile.enabled": False,
+    # A worker that is down so long after it was killed is let go for good, however often it came
+    # back in between: on a busy machine, work that kills often would end with no worker at all.
+    "distributed.deploy.lost-worker-timeout": "365d",
 }
-"""What is set for a cluster made here; one at an address is its owner's to set."""
+"""What is set while a cluster made here is there; one at an address is its owner's to set."""
 
 _log = logging.getLogger("polykit")
 _one_at_a_time = threading.Lock()
@@ -63,7 +67,8 @@ class Dask(Engine):
         if self.address:
             return DaskExecutor(_connect(self.address), self.address)
         fitting = max(1, available_cores() // threads) if device == "cpu" else 1
-        with config.set(MADE_HERE):
+        with ExitStack() as made:
+            made.enter_context(config.set(MADE_HERE))
             cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=self.workers or fitting,
                 threads_per_worker=1,
@@ -71,7 +76,9 @@ class Dask(Engine):
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
             )
-        return DaskExecutor(_connect(cluster.scheduler_address), "this machine", cluster)
+            made.callback(cluster.close)
+            client = _connect(cluster.scheduler_address)
+            return DaskExecutor(client, "this machine", made.pop_all())
 
 
 def _connect(address: str) -> Any:
@@ -90,11 +97,11 @@ class DaskExecutor(Executor):
     """Hands work to a dask client, and dask's ways to fail to whoever asked, in standard terms.
 
     Work that loses too many workers ends with BrokenExecutor, all work ends with RunError if the
-    scheduler is lost. Log records of workers come to this process.
+    scheduler is lost. Log records of workers come to this process. `made` is undone at the end.
     """
 
-    def __init__(self, client: Any, place: str, cluster: Any = None) -> None:
-        self._client, self._place, self._cluster = client, place, cluster
+    def __init__(self, client: Any, place: str, made: ExitStack | None = None) -> None:
+        self._client, self._place, self._made = client, place, made or ExitStack()
         self._running: dict[Future[Any], Any] = {}
         client.forward_logging("polykit", _log.getEffectiveLevel())
 
@@ -136,8 +143,7 @@ class DaskExecutor(Executor):
             wait(self._running)
         self._client.cancel(list(self._running.values()))
         self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
+        self._made.close()
 
 
 def _alone(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
