@@ -21,6 +21,9 @@ from polykit.report.style import WIDTH, Look
 _LOG_RATIO = 50.0  # a loss that spans more than this is unreadable on a linear axis
 _LEGEND_WIDTH = 78  # in letters of the legend's size, lines included
 
+LETTERS = 24
+"""Letters of a name that are written where there is little room."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -195,3 +198,12 @@ def ticks(count: int, *, whole: bool = False) -> MaxNLocator:
 def wrapped(text: str, width: int = 34) -> str:
     """Break a label into lines; a word longer than a line is cut."""
     return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def shortened(name: str, width: int) -> str:
+    """Break a name into lines where there is little room; of a long one the end, which tells most.
+
+    >>> shortened("features.0." + 20 * "x", 12).splitlines()
+    ['….0.xxxxxxxx', 'xxxxxxxxxxxx']
+    """
+    return wrapped(name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}", width)

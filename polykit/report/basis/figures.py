@@ -25,9 +25,6 @@ LOOKS = {
 }
 PANEL = 2.6
 
-LETTERS = 24
-"""Letters of a layer's name that fit under its column."""
-
 
 def draw_all(run: SavedRun) -> list[Drawn]:
     """Draw every figure that the run has the numbers for; the trained network's graphs first."""
@@ -95,9 +92,8 @@ def graphs(run: SavedRun, state: State) -> Drawn | None:
 
 
 def _tick(layer: str) -> str:
-    """Write a layer's name under its column; of a long one the end, which tells most."""
-    text = str(words.visible(layer))
-    return drawing.wrapped(text if len(text) <= LETTERS else f"…{text[-LETTERS:]}", 8)
+    """Write a layer's name under its column."""
+    return drawing.shortened(str(words.visible(layer)), 8)
 
 
 def _of_graph(

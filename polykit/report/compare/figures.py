@@ -138,8 +138,8 @@ def layers(run: SavedRun) -> Drawn | None:
             axes,
             matrix.to_numpy(),
             texts,
-            rows=[str(layer) for layer in matrix.index],
-            columns=[str(layer) for layer in matrix.columns],
+            rows=[_tick(layer) for layer in matrix.index],
+            columns=[_tick(layer) for layer in matrix.columns],
             low=0,
             high=1,
         )
@@ -157,6 +157,10 @@ def layers(run: SavedRun) -> Drawn | None:
         f"Matrices of linear CKA between layers. Layers of one name: {'; '.join(told)}.",
         figure,
     )
+
+
+def _tick(layer: object) -> str:
+    return drawing.shortened(str(words.visible(str(layer))), 14)
 
 
 def pull(run: SavedRun) -> Drawn | None:
