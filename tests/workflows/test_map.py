@@ -13,6 +13,7 @@ from polykit.errors import ModelError, UsageError
 from polykit.registry import Registry
 from polykit.report import words
 from polykit.report.map import figures
+from polykit.report.map.verdict import verdict
 from polykit.report.page import write_report
 from polykit.workflows.analyze.config import AnalyzeConfig
 from polykit.workflows.map.config import MapConfig
@@ -98,6 +99,18 @@ def test_the_page_shows_a_map_of_each_statistic_and_kind(run):
     assert "highest at lr " + best.split("-")[0].removeprefix("lr=") in str(told)
     page = write_report(run.saved).read_text()
     assert verdict.answer.split(":")[0] in page
+
+
+def test_points_that_are_equal_are_counted(run):
+    rows = run.saved.rows.copy()
+    rows.loc[(rows["metric"] == "loss") & ~rows["point"].str.startswith("lr=0.03-"), "value"] = 0.5
+    rows.loc[(rows["metric"] == "loss") & rows["point"].str.startswith("lr=0.03-"), "value"] = 0.25
+    found = verdict(replace(run.saved, tables={**run.saved.tables, "rows": rows}))
+    dense = dict(found.parts)["cross-entropy (nats), or squared error, per test sample"][0]
+    assert dense == "highest at 4 of 8 points, 0.500; lowest at 4 of 8 points, 0.250"
+    rows.loc[rows["metric"] == "loss", "value"] = 0.5
+    found = verdict(replace(run.saved, tables={**run.saved.tables, "rows": rows}))
+    assert "at 8 of 8 points, 0.500" in str(found.parts)
 
 
 def test_where_one_option_varies_networks_share_a_map(run):

@@ -36,12 +36,16 @@ def _extremes(run: SavedRun, metric: str, statistic: str, kind: Kind) -> list[st
     found, at = numbers.values(run, metric, statistic, kind), numbers.points(run)
     if not found:
         return []
-    ordered = sorted(found, key=lambda point: float(found[point].mean()))
-    low, high = ordered[0], ordered[-1]
+    means = {point: float(series.mean()) for point, series in found.items()}
     whose = "" if kind.pruner == numbers.DENSE else f"{kind.label}: "
-    if len(found) == 1:
-        return [f"{whose}{text(found[low], ' ')} at {place(at[low])}"]
-    return [
-        f"{whose}highest at {place(at[high])}, {text(found[high], ' ')}; lowest at "
-        f"{place(at[low])}, {text(found[low], ' ')}"
-    ]
+
+    def end(mean: float) -> str:
+        same = [point for point in found if means[point] == mean]
+        if len(same) > 1:
+            return f"{len(same)} of {len(found)} points, {words.number(mean)}"
+        return f"{place(at[same[0]])}, {text(found[same[0]], ' ')}"
+
+    low, high = min(means.values()), max(means.values())
+    if low == high:
+        return [f"{whose}at {end(low)}"]
+    return [f"{whose}highest at {end(high)}; lowest at {end(low)}"]
