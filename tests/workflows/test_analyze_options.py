@@ -116,6 +116,18 @@ def test_own_structural_pruner_and_model_are_left_alone(tmp_path):
     assert any("half of it" in line for line in run.notices)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "epochs", "said"), [((0, 1), 0, 1), ((0, 1), 1, 0), ((0,), 0, 0)]
+)
+def test_one_trained_network_under_several_seeds_is_said_to_be_one(tmp_path, seeds, epochs, said):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    run = polykit.analyze(
+        model, "digits", pruners=["magnitude"], metrics=[], densities=(0.5,), seeds=seeds,
+        epochs=epochs, retrain_epochs=0, control=False, out=tmp_path / "run",
+    )  # fmt: skip
+    assert sum("nothing of other networks" in line for line in run.notices) == said
+
+
 @pytest.mark.parametrize("base", [Pruner, StructuralPruner])
 def test_what_is_neither_mask_nor_network_is_the_pruners_fault(tmp_path, base):
     class Odd(base):

@@ -100,7 +100,13 @@ def dense_cells(setup: Setup, store: RunStore, make: Make, cells: Sequence[Cell]
     failures = _train(setup, store, networks, "train", setup.epochs)
     if failures and len(cells) > 1:  # one network spoils an ensemble, so each for itself
         return _apart(partial(dense_cells, setup, store, make), cells)
+    first, *others = setup.config.seeds
     for cell, network in networks.items():
+        if setup.same_for_all_seeds and others and cell.seed == first:
+            network.note(
+                "every seed has this one trained network, so intervals tell how much pruning, "
+                "retraining and their samples vary, and nothing of other networks"
+            )
         if cell.name not in failures:
             _attempt(failures, cell, partial(_finish, store, network, DENSE, _weights(network)))
     return failures

@@ -71,6 +71,10 @@ class Network:
 
         return tell
 
+    def note(self, line: str) -> None:
+        """Keep a remark for the reader."""
+        self._notices.append(f"{self.cell.name}: {line}")
+
     def trained(self, phase: str, history: History) -> None:
         """Keep the training curve; say so if the loss to stop at was never reached."""
         for epoch in history.epochs:

@@ -112,6 +112,11 @@ class Setup:
         return 0 if self.network.trained else 30
 
     @property
+    def same_for_all_seeds(self) -> bool:
+        """Whether every seed has the same dense network: it came trained and stays as it is."""
+        return self.network.trained and not self.epochs
+
+    @property
     def retrain_epochs(self) -> int:
         """Training epochs after pruning."""
         if self.config.retrain_epochs is not None:

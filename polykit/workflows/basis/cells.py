@@ -46,7 +46,6 @@ def _begin(setup: Setup, cell: Cell, model: nn.Module) -> Network:
 def _look(setup: Setup, cell: Cell, subject: Subject, stage: str) -> CellResult:
     """Draw a network's graphs; once only if it came trained and every seed has the same one."""
     networks, first = setup.networks, setup.config.seeds[0]
-    shared = networks.network.trained and not networks.epochs
-    if shared and stage == DENSE and cell.seed != first:
+    if networks.same_for_all_seeds and stage == DENSE and cell.seed != first:
         return CellResult({}, {}, (f"the network of seed {first} again, so no graph of its own",))
     return look(setup, cell.seed, subject, stage)
