@@ -8,7 +8,7 @@ from polykit.report import words
 from polykit.report.density import numbers, subnetworks
 from polykit.report.density.numbers import Width
 from polykit.report.density.relations import Relation, relations
-from polykit.report.density.subnetworks import Classes, Ticket
+from polykit.report.density.subnetworks import Alike, Classes, Ticket
 from polykit.report.verdict import Verdict
 from polykit.runtime.store import SavedRun
 
@@ -19,7 +19,7 @@ def verdict(run: SavedRun) -> Verdict:
     extra = [
         ("Density and what metrics find", tuple(_relations(run))),
         ("Subnetworks of classes", tuple(map(_classes, subnetworks.classes(run)))),
-        ("Lottery tickets", (*map(_ticket, subnetworks.lottery(run)), *_alike(run))),
+        ("Lottery tickets", tuple(_tickets(run))),
     ]
     told = [(name, lines) for name, lines in extra if lines]
     if not found:
@@ -89,10 +89,11 @@ def _answer(run: SavedRun, found: list[Width], several: bool) -> str:
         f"grow {last.parameters / first.parameters:.3g}-fold and the core "
         f"{last.core.mean / first.core.mean:.3g}-fold."
     )
-    if last.null is not None:
+    other = first if last.scale == numbers.reference(numbers.effective(run)) else last
+    if other.null is not None:
         text += (
-            f" If the core did not grow with the width, the density at scale {last.scale:g} would "
-            f"be {percent(last.null)}."
+            f" If the core did not grow with the width, the density at scale {other.scale:g} would "
+            f"be {percent(other.null)}."
         )
     return text + _best(run, found, last)
 
@@ -179,6 +180,20 @@ def _classes(found: Classes) -> str:
     )
 
 
+def _tickets(run: SavedRun) -> list[str]:
+    """Say what tickets of the widest networks keep; the tables tell of the others."""
+    found = list(subnetworks.lottery(run))
+    if not found:
+        return []
+    scales = sorted({ticket.scale for ticket in found})
+    lines = [_ticket(ticket) for ticket in found if ticket.scale == scales[-1]]
+    lines += [_alike(alike) for alike in subnetworks.alike(run) if alike.scale == scales[-1]]
+    if len(scales) > 1:
+        others = words.listed([f"{scale:g}" for scale in scales[:-1]])
+        lines.append(f"scale {others}: in the tables of tickets")
+    return lines
+
+
 def _ticket(found: Ticket) -> str:
     changes = [
         f"{name} {words.interval(change)}"
@@ -196,11 +211,10 @@ def _ticket(found: Ticket) -> str:
     )
 
 
-def _alike(run: SavedRun) -> list[str]:
+def _alike(found: Alike) -> str:
     """Say how far the same units stay what they were in the dense network."""
-    return [
-        f"scale {a.scale:g}, the same units' {a.statistic} ({a.metric}): rank correlation with the "
-        f"dense network {words.interval(a.ticket)} in the ticket, {words.interval(a.random)} in a "
-        f"random ticket"
-        for a in subnetworks.alike(run)
-    ]
+    return (
+        f"scale {found.scale:g}, the same units' {found.statistic} ({found.metric}): rank "
+        f"correlation with the dense network {words.interval(found.ticket)} in the ticket, "
+        f"{words.interval(found.random)} in a random ticket"
+    )

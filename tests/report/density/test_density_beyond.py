@@ -213,6 +213,10 @@ def test_tickets_are_paired_by_network(run):
     assert ig.change.half == pytest.approx(0.0, abs=1e-9)
     assert ig.control.mean == pytest.approx(-0.25)
     assert ig.difference.mean == pytest.approx(-0.75)
+    *told, last = dict(verdict(run).parts)["Lottery tickets"]
+    assert all(line.startswith("scale 2, ") for line in told)
+    assert "rank correlation with the dense network" in told[-1]
+    assert last == "scale 1: in the tables of tickets"
     first, second = subnetworks.alike(run)
     assert (first.statistic, first.scale, second.scale) == ("ratio", 1.0, 2.0)
     assert first.ticket.mean == pytest.approx(0.555)

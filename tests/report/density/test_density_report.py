@@ -179,6 +179,12 @@ def test_every_figure_of_the_paper_has_its_counterpart(tmp_path):
     assert "0.5×: 80.0\u00a0%" in next(f.alt for f in drawn if f.name == "effective-density")
 
 
+def test_what_the_null_hypothesis_expects_is_told_of_a_width_it_says_something_of(run, tmp_path):
+    assert "the density at scale 2 would be" in verdict(run).answer
+    narrow = made(tmp_path, shares={scale: SHARES[scale] for scale in (0.5, 1.0)})
+    assert "the density at scale 0.5 would be 96.7" in verdict(narrow).answer
+
+
 def test_axes_can_be_read(run):
     drawn = {figure.name: figure.figure for figure in figures.draw_all(run)}
     (cores,) = drawn["core-size"].axes
