@@ -72,16 +72,17 @@ def watch(command: Sequence[str]) -> list[Sample]:
     """Run a command to its end and sample it and all processes below it, ten times a second."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     root, samples = psutil.Process(process.pid), []
+    cpu: dict[int, float] = {}  # of those that have ended, too
     while process.poll() is None:
-        memory, cpu = 0, 0.0
+        memory = 0
         for each in [root, *root.children(recursive=True)]:
             try:
                 memory += each.memory_info().rss
                 times = each.cpu_times()
             except psutil.Error:  # it has ended by now
                 continue
-            cpu += times.user + times.system
-        samples.append(Sample(time.time(), memory, cpu))
+            cpu[each.pid] = times.user + times.system
+        samples.append(Sample(time.time(), memory, sum(cpu.values())))
         time.sleep(0.1)
     if process.returncode:
         sys.exit(f"the run failed with exit code {process.returncode}")
