@@ -1,5 +1,6 @@
 # `make demo` and `make test` set everything up by themselves, in .venv; a second run reuses it.
-# LOCK=requirements/ci.txt installs exactly what that file names, in the Python that it was made for.
+# LOCK=requirements/ci.txt installs exactly what that file names, in the Python that it was made for:
+# without looking for dependencies, since a newer release of one would be no match; then it checks that all are there.
 PYTHON ?= python3
 LOCK ?=
 BIN := .venv/bin
@@ -12,7 +13,8 @@ ifeq ($(LOCK),)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 else
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip check
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 endif
 	touch $@
