@@ -12,13 +12,6 @@ import pytest
 
 from polykit.registry import Registry
 
-# The networks of tests are tiny: threads only cost time, very much of it on busy cores. Set before
-# anything imports torch, and handed on to the processes that tests start.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# A width that whoever runs the tests asked for (pytest-xdist does) is not what the tests look at.
-os.environ.pop("COLUMNS", None)
-
 
 class Site:
     """A folder on the path where tests put plugin distributions, as an installer would."""

@@ -193,6 +193,7 @@ def test_unknown_engines_and_options_are_refused_before_a_run_begins(tmp_path):
 
 def command(*words, **more):
     line = [sys.executable, "-m", "polykit", *map(str, words)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # behind a shell's & it is ignored
     return subprocess.Popen(line, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, **more)
 
 

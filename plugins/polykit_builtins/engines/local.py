@@ -142,8 +142,9 @@ class Workers(ThreadPoolExecutor):
         """Wait for the work that is left; do not if the block is left by an error."""
         if kind is not None:
             self._ending = True
+            self.shutdown(wait=False, cancel_futures=True)  # before a thread is free to take more
             self._lifeline.close()
-        self.shutdown(wait=True, cancel_futures=kind is not None)
+        self.shutdown(wait=True)
         for pool in self._pools:
             pool.shutdown()
         for listener in self._ears:

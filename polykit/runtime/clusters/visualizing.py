@@ -112,10 +112,11 @@ def feature_pictures(
     Raises ModelError where no picture changes the unit's value, where it is not differentiable, or
     where a value is not finite.
 
+    >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Conv2d(1, 2, 3))
     >>> read = lambda model, x: model(x)[:, :, 3, 3]
     >>> inputs = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
-    >>> grown = feature_pictures(model, read, 0, canvas(inputs), spread=1.0, count=2, steps=8)
+    >>> grown = feature_pictures(model, read, 0, canvas(inputs), spread=1.0, count=2, steps=64)
     >>> grown.inputs.shape, bool(grown.values.mean() > grown.start)
     (torch.Size([2, 1, 8, 8]), True)
     """
