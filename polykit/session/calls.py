@@ -192,9 +192,8 @@ def dissect(
         found.verdict()
     """
     config = _built(DissectConfig, "dissect", {**options, "run": str(run)})
-    data = None if dataset is None else as_data(dataset, name=type(dataset).__name__)
     known = registry or Registry.discover()
-    setup = resolve_dissection(config, known, model=model, data=data)
+    setup = resolve_dissection(config, known, model=model, data=_own_data(dataset))
     return begin(setup, out, Path(run) / "dissections", resume)
 
 
@@ -222,9 +221,8 @@ def visualize(
         shown.plot()
     """
     config = _built(VisualizeConfig, "visualize", {**options, "run": str(run)})
-    data = None if dataset is None else as_data(dataset, name=type(dataset).__name__)
     known = registry or Registry.discover()
-    setup = resolve_visualization(config, known, model=model, data=data)
+    setup = resolve_visualization(config, known, model=model, data=_own_data(dataset))
     return begin(setup, out, Path(run) / "visualizations", resume)
 
 
@@ -263,14 +261,11 @@ def compare(
             own[name] = network
         names.append(name)
     fields = {**options, "a": names[0], "others": tuple(names[1:])}
-    data = None
     if isinstance(dataset, str):
         fields["dataset"] = dataset
-    elif dataset is not None:
-        data = as_data(dataset, name=type(dataset).__name__)
     config = _built(CompareConfig, "compare", fields)
     known = registry or Registry.discover()
-    setup = resolve_comparison(config, known, models=own, data=data)
+    setup = resolve_comparison(config, known, models=own, data=_own_data(dataset))
     return begin(setup, out, runs_dir, resume)
 
 
@@ -283,6 +278,13 @@ def _configured(
     fields["dataset"] = dataset if isinstance(dataset, str) else type(dataset).__name__
     data = None if isinstance(dataset, str) else as_data(dataset, name=fields["dataset"])
     return _built(config, name, fields), data
+
+
+def _own_data(dataset: Any) -> Data | None:
+    """Take a caller's own data, named after its class; None for a name, or where none is given."""
+    if dataset is None or isinstance(dataset, str):
+        return None
+    return as_data(dataset, name=type(dataset).__name__)
 
 
 def _built(config: type[Config], name: str, fields: Mapping[str, Any]) -> Config:

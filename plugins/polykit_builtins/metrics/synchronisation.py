@@ -74,17 +74,11 @@ class Synchronisation(StreamingMetric):
 
     def check(self, subject: Subject) -> None:
         """Raise ModelError for anything but linear layers and ReLUs."""
-        if not relu_chain(subject.model, subject.trace):
-            raise ModelError(
-                f"free directions are counted in chains of linear layers and ReLUs, and "
-                f"{type(subject.model).__name__} has other parts; take the metric "
-                f"learning-coefficient, which any network has"
-            )
+        _links(subject)
 
     def update(self, subject: Subject, state: State | None, batch: Batch) -> State:
         """Add the chunk, in float64."""
-        self.check(subject)
-        links = relu_chain(subject.model, subject.trace)
+        links = _links(subject)
         factors, firing = state or State({}, {})
         before = _inputs(links)
         found = add(
@@ -167,6 +161,17 @@ class Synchronisation(StreamingMetric):
         tree = linkage(squareform(distances.numpy(force=True), checks=False), "complete")
         labels = fcluster(tree, self.tolerance, "distance")
         return [live[torch.from_numpy(labels == label)].tolist() for label in np.unique(labels)]
+
+
+def _links(subject: Subject) -> tuple[Link, ...]:
+    links = relu_chain(subject.model, subject.trace)
+    if not links:
+        raise ModelError(
+            f"free directions are counted in chains of linear layers and ReLUs, and "
+            f"{type(subject.model).__name__} has other parts; take the metric "
+            f"learning-coefficient, which any network has"
+        )
+    return links
 
 
 def _inputs(links: Sequence[Link]) -> list[str]:

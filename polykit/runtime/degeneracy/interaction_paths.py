@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from polykit.errors import ModelError
 from polykit.runtime.degeneracy.jacobian_rows import constants
 from polykit.runtime.degeneracy.nodes import Nodes
-from polykit.runtime.degeneracy.slope_rows import INPUT, double
+from polykit.runtime.degeneracy.slope_rows import INPUT, double, in_double
 from polykit.runtime.passes.capture import capture
 from polykit.runtime.passes.dual import dual_numbers, tangent_of
 from polykit.runtime.passes.trace import evaluating
@@ -37,7 +37,7 @@ class Paths:
         self._model, self._trace = model, trace
         self._before, self._after = layers
         self._source, self._target = nodes
-        self._tensors = _in_double(model)
+        self._tensors = in_double(model)
         # from the mean, the constant is 1 all along the path
         grows = not bool(self._source.origin.any())
         self._constants = constants(model, self._tensors) if grows else {}
@@ -116,7 +116,7 @@ def check_follows(model: nn.Module, x: Tensor, trace: Trace, before: str, behind
     """
     if before == INPUT:
         return
-    site, source, tensors = Site(behind, "post"), Site(before, "post"), _in_double(model)
+    site, source, tensors = Site(behind, "post"), Site(before, "post"), in_double(model)
     x = double(x) if x.is_floating_point() else x
     with evaluating(model), torch.no_grad():
         found = capture(model, x, [source, site], trace, params=tensors).values
@@ -129,15 +129,6 @@ def check_follows(model: nn.Module, x: Tensor, trace: Trace, before: str, behind
             f"leads beside it. An interaction graph needs layers that follow each other; choose "
             f"such with --layer"
         )
-
-
-def _in_double(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers in float64, to stand in for the model's own."""
-    return {
-        name: double(tensor)
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if tensor.is_floating_point()
-    }
 
 
 def _like(values: Tensor, like: Tensor, axis: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from polykit.errors import ModelError
-from polykit.runtime.degeneracy.slope_rows import INPUT, Ones, Rows, double, with_one
+from polykit.runtime.degeneracy.slope_rows import INPUT, Ones, Rows, in_double, with_one
 from polykit.runtime.passes.capture import Captured, capture
 from polykit.runtime.passes.dual import dual_numbers, tangent_of
 from polykit.types import At, LayerCall, Site, Trace
@@ -62,11 +62,7 @@ class _Pass:
         self._calls: dict[str, LayerCall] = {layer: trace.of(layer)[0] for layer in self._sites}
         self.width = sum(call.positions * (call.units + 1) for call in self._calls.values())
         self.width += x[0].numel() + 1 if INPUT in looked else 0
-        self._tensors = {
-            name: double(tensor)
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
-            if tensor.is_floating_point()
-        }
+        self._tensors = in_double(model)
 
     def outputs(self, x: Tensor) -> Tensor:
         """The network's outputs `[n, k]`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Ones = Literal["carry", "exo"]
 """Which biases the 1 of a layer feeds: those of all later layers, or of the next one only."""
@@ -36,6 +36,15 @@ def double(tensor: Tensor) -> Tensor:
     """Return a tensor detached and in float64, on the CPU where the device has none (mps)."""
     tensor = tensor.detach()
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def in_double(model: nn.Module) -> dict[str, Tensor]:
+    """Return a network's parameters and buffers in float64, to stand in for its own."""
+    return {
+        name: double(tensor)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if tensor.is_floating_point()
+    }
 
 
 def with_one(values: Tensor) -> Tensor:
